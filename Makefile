@@ -1,0 +1,93 @@
+# `make help` lists the targets. `make PYTHON=python3.12 test` chooses the interpreter.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+RUN := .venv/bin/python
+STAMP := .venv/.installed
+NOTEBOOKS := $(wildcard notebooks/*/*.ipynb)
+
+# libgomp threads that spin while they wait slow everything down when cores are shared.
+export OMP_WAIT_POLICY := passive
+export JUPYTER_PLATFORM_DIRS := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test check notebooks reports bench lab clean force
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+demo: $(STAMP)  ## train, evaluate and probe the runs demo and demo-world; render their report
+	$(RUN) -m workbench train --name demo --replace
+	$(RUN) -m workbench train --name demo-world --replace -p corpus closed-world
+	$(RUN) -m workbench evaluate demo
+	$(RUN) -m workbench evaluate demo-world
+	$(RUN) -m workbench diagnose demo
+	$(RUN) -m workbench diagnose demo-world
+	$(RUN) -m workbench report demo demo-world --output reports/rendered/demo.html
+
+test: export OMP_NUM_THREADS := 1
+test: $(STAMP)  ## every test: library, docstring examples, reports (nbval); with coverage
+	$(RUN) -m pytest -n 2 --dist loadfile --cov --cov-report=term
+	$(RUN) -m pytest --nbval --nbval-current-env reports
+
+check: $(STAMP)  ## ruff (notebooks too), mypy, stripped notebooks, code lines by part
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(RUN) -m nbstripout --verify $(NOTEBOOKS)
+	$(RUN) tests/code_lines.py
+
+notebooks: $(STAMP)  ## strip and format notebooks/ as `check` wants them
+	$(RUN) -m nbstripout $(NOTEBOOKS)
+	$(RUN) -m ruff format notebooks
+
+reports: $(STAMP)  ## run every report anew, in place, outputs and counts kept
+	set -e; for each in reports/*.ipynb; do \
+	  $(RUN) -m nbconvert --log-level WARN --to notebook --execute --inplace \
+	    --ExecutePreprocessor.record_timing=False $$each; \
+	  $(RUN) -m nbstripout --keep-output --keep-count \
+	    --extra-keys "metadata.widgets metadata.language_info.version" $$each; \
+	done
+
+bench: $(STAMP)  ## run every script of bench/, results to bench/results
+	set -e; for each in bench/*.py; do $(RUN) $$each; done
+
+lab: $(STAMP)  ## open JupyterLab on the explore notebooks
+	$(RUN) -m jupyter lab --notebook-dir=. notebooks/explore
+
+clean:  ## remove .venv and caches; data/ and its runs stay
+	rm -rf .venv build *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# An interpreter asked for by name replaces a .venv made with another one.
+VENV_VERSION := $(shell .venv/bin/python -V 2>/dev/null)
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell $(PYTHON) -V 2>&1),$(VENV_VERSION))
+VENV_VERSION :=
+$(STAMP): force
+endif
+endif
+
+$(STAMP): requirements.lock pyproject.toml
+ifeq ($(VENV_VERSION),)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "workbench needs Python 3.11 or newer; $(PYTHON) is not: make PYTHON=python3.12 ..." >&2; \
+	  exit 1; }
+	@command -v cc gcc clang >/dev/null || { \
+	  echo "workbench needs a C compiler (cc, gcc or clang): install gcc first." >&2; exit 1; }
+	@echo "making .venv with $$($(PYTHON) -V)"
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv --clear .venv; else \
+	  $(PYTHON) -m venv --clear --without-pip .venv && \
+	  $(PYTHON) -m pip --python $(RUN) install --quiet pip; fi
+endif
+	@set -e; say() { printf '[%3d s] %s\n' $$SECONDS "$$1"; }; \
+	torch=$$(grep '^torch==' requirements.lock); \
+	say "installing $$torch, the largest package"; $(RUN) -m pip install --quiet $$torch; \
+	say "installing the rest of requirements.lock"; \
+	$(RUN) -m pip install --quiet --requirement requirements.lock; \
+	say "installing workbench itself"; \
+	$(RUN) -m pip install --quiet --no-deps --no-build-isolation --editable .; \
+	say "environment ready"
+	@touch $@

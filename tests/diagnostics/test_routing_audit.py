@@ -1,0 +1,181 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from planted_routing import SUBJECTS, Planted, records, tokenizer_of
+
+from workbench.diagnostics.routing_audit import routing_audit
+from workbench.model import ModelConfig, new_network
+from workbench.result import check, open_tree, save
+from workbench.text.sentencepiece_model import train_tokenizer
+from workbench.text.world import Record, closed_world, world_documents
+
+PROFILES = records()
+WORDS = tokenizer_of(PROFILES)
+PROMISED = (
+    *("records", "target_unique", "predicted_unique", "target_coverage", "owned_coverage"),
+    *("accuracy", "dominant_rate", "collapsed", "separation", "escape_risk", "root_cause"),
+)
+
+
+def audit(model, profiles=PROFILES, **options):
+    return routing_audit(model, profiles, WORDS, context_length=32, **options)
+
+
+def flags(dataset):
+    """Return which of the audit's flags stand on any profile."""
+    return {
+        name
+        for name, stands in {
+            "escape": (dataset.escape_risk != "low").any(),
+            "separation": (dataset.separation_verdict == "low").any(),
+            "hotspot": dataset.hotspot.any(),
+            "context": (~dataset.context_gate_passed).any(),
+        }.items()
+        if bool(stands)
+    }
+
+
+def lopsided(profile):
+    """Ask 27 times for the first answer and 3 times for the second, each prompt once."""
+    first, second = list(SUBJECTS[profile].items())[:2]
+    group = [each for each in PROFILES[profile] if f" {first[0]}" in each.prompt]
+    group += [each for each in PROFILES[profile] if f" {second[0]}" in each.prompt]
+    more = [
+        Record(
+            id=f"more-{number}",
+            prompt=f"So{' what' * number} of {first[0]} it is",
+            target=f" {first[1]}",
+            profile=profile,
+            source="statement:more",
+        )
+        for number in range(1, 25)
+    ]
+    return [*group, *more]
+
+
+def test_a_healthy_model_raises_no_flag():
+    found = audit(Planted(WORDS))
+    assert flags(found) == set()
+    assert found.attrs["gate_passed"] == 1
+    assert found.attrs["hypothesis"] == "no_branch_diversity_gap"
+    assert found.attrs["audit_hypothesis"] == "no_single_audit_risk"
+    assert (found.root_cause == "no_branch_diversity_gap").all()
+    for name in ("accuracy", "owned_coverage", "target_coverage", "macro_recall"):
+        assert (found[name] == 1.0).all()
+    assert (found.target_rank == 1.0).all() and (found.separation > 3.0).all()
+
+
+def test_a_healthy_bias_raises_no_flag():
+    mild = {" Mia": 1.0, " red": 1.0, " it": 0.5}
+    assert flags(audit(Planted(WORDS, bias=mild))) == set()
+
+
+def test_a_planted_output_bias_raises_only_its_flag():
+    found = audit(Planted(WORDS, bias={" decoy": 5.0}))
+    assert flags(found) == {"escape"}
+    assert (found.escape_risk == "high").all() and found.collapsed.all()
+    assert (found.dominant_token == " decoy").all() and (found.pressure == "output_bias").all()
+    assert (found.root_cause == "global_output_prior_collapse").all()
+    assert found.attrs["shared_by_all"] == 1 and found.attrs["gate_passed"] == 0
+    assert found.attrs["audit_hypothesis"] == "output_bias_escape_risk"
+
+
+def test_a_frozen_embedding_raises_only_separation():
+    found = audit(Planted(WORDS, frozen=True, noise=0.0, bias={" decoy": 0.0}))
+    assert flags(found) == {"separation"}
+    assert found.attrs["audit_hypothesis"] == "representation_separation_risk"
+    assert (found.separation == 0.0).all() and found.collapsed.all()
+
+
+def test_a_lopsided_profile_raises_only_the_hotspot():
+    profiles = {name: lopsided(name) for name in PROFILES}
+    found = audit(Planted(WORDS), profiles)
+    assert flags(found) == {"hotspot"}
+    np.testing.assert_allclose(found.top_target_share, 0.9)
+    assert (found.accuracy == 1.0).all()
+    assert found.attrs["hypothesis"] == "no_branch_diversity_gap"
+    assert found.attrs["audit_hypothesis"] == "profile_target_imbalance_risk"
+
+
+def test_an_ambiguous_context_is_blamed_on_the_context():
+    found = routing_audit(Planted(WORDS), PROFILES, WORDS, context_length=2)
+    assert flags(found) >= {"context"}
+    assert (found.root_cause == "context_gate_failed").all()
+    assert (found.escape_risk == "unjudged").all() and not found.collapsed.any()
+    assert (found.ambiguous_contexts > 0).all() and (found.missing_contexts == 12).all()
+    assert found.attrs["hypothesis"] == "no_multi_target_profiles"
+    assert found.attrs["gate_passed"] == 0
+    assert (found.failure_modes == "").all()
+
+
+def test_a_failed_context_takes_no_part_in_the_hypothesis():
+    twice = [
+        *PROFILES["owner"],
+        Record(
+            id="again",
+            prompt=PROFILES["owner"][0].prompt,
+            target=" Leo",
+            profile="owner",
+            source="statement:owner",
+        ),
+    ]
+    found = audit(Planted(WORDS), {"owner": twice, "colour": PROFILES["colour"]})
+    assert found.root_cause.values.tolist() == ["context_gate_failed", "no_branch_diversity_gap"]
+    assert found.attrs["gate_passed"] == 1
+    assert json.loads(found.attrs["worst_first"]) == ["colour"]
+
+
+def test_answers_that_are_permuted_do_not_pass():
+    turned = {
+        profile: dict(zip(answers, np.roll(list(answers.values()), 1).tolist(), strict=True))
+        for profile, answers in SUBJECTS.items()
+    }
+    found = audit(Planted(WORDS, turned))
+    assert (found.target_coverage == 1.0).all() and (found.owned_coverage == 0.0).all()
+    assert found.attrs["gate_passed"] == 0 and (found.accuracy == 0.0).all()
+    assert (found.failure_modes == "misrouted_targets").all()
+    assert flags(found) == set()
+
+
+def test_a_profile_with_one_target_is_not_judged():
+    one = [each for each in PROFILES["owner"] if each.target == " Mia"]
+    found = audit(Planted(WORDS), {"one": one, "colour": PROFILES["colour"]})
+    assert found.root_cause.values.tolist()[0] == "single_target_profile"
+    assert np.isnan(found.separation.values[0]) and np.isfinite(found.separation.values[1])
+    assert found.separation_verdict.values[0] == "unjudged"
+
+
+def test_an_empty_profile_measures_nothing_and_no_profile_is_refused():
+    found = audit(Planted(WORDS), {"empty": [], **PROFILES})
+    assert found.records.values[0] == 0 and np.isnan(found.accuracy.values[0])
+    assert found.root_cause.values[0] == "context_gate_failed"
+    with pytest.raises(ValueError, match="at least one profile"):
+        audit(Planted(WORDS), {})
+
+
+def test_the_promised_variables_are_there_and_survive_a_file(tmp_path):
+    found = check(audit(Planted(WORDS, bias={" decoy": 5.0})))
+    assert set(PROMISED) <= set(found.data_vars) and found.profile.values.tolist() == list(PROFILES)
+    save({"routing_audit": found}, tmp_path / "diagnosis.nc", provenance={})
+    again = open_tree(tmp_path / "diagnosis.nc")["routing_audit"].to_dataset()
+    for name in found.data_vars:
+        np.testing.assert_array_equal(again[name].values.astype(found[name].dtype), found[name])
+    assert again.attrs["hypothesis"] == found.attrs["hypothesis"]
+
+
+def test_a_real_network_on_the_closed_world():
+    world = closed_world()
+    tokenizer = train_tokenizer(world_documents(world), vocab_size=512)
+    config = ModelConfig(n_layer=2, n_head=2, n_kv_head=1, d_model=32, vocab_size=512)
+    network = new_network(config, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        network.tok_emb.weight.normal_(0.0, 0.3, generator=generator)
+    found = routing_audit(network, world.profiles, tokenizer, context_length=32)
+    assert found.context_gate_passed.all() and found.records.values.sum() == 480
+    assert (found.accuracy < 0.3).all() and found.attrs["gate_passed"] == 0
+    again = routing_audit(network, world.profiles, tokenizer, context_length=32, batch=7)
+    assert (again.root_cause == found.root_cause).all()
+    np.testing.assert_allclose(again.separation, found.separation, rtol=1e-6)

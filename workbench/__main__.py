@@ -1,0 +1,275 @@
+"""The command line: one verb a function, each a few lines over the library.
+
+JSON goes to stdout alone; progress and messages go to stderr. Heavy libraries are imported by the
+verb that needs them, so ``--help`` and ``runs`` answer at once.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from workbench.folder import PROJECT, InputError, find_run, runs_root
+
+EXPERIMENTS = PROJECT / "notebooks" / "experiments"
+
+EPILOG = """\
+first ten minutes:
+  python -m workbench train --name first           train a small model on Python's documentation
+  python -m workbench evaluate first               bits per byte, with its standard error
+  python -m workbench diagnose first               probe it; writes diagnosis.nc
+  python -m workbench report first                 one HTML page, to read without a network
+  python -m workbench runs                         all runs
+
+Every run is a folder under data/runs/ with its executed notebook, weights, metrics and results.
+"""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Execute an experiment notebook as a run."""
+    from workbench import execution
+    from workbench.folder import valid_name
+
+    notebook = Path(options.notebook)
+    parameters = execution.parse_parameters(notebook, [tuple(pair) for pair in options.parameter])
+    name = valid_name(options.name or _free_name(notebook.stem))
+    try:
+        done = execution.run_experiment(notebook, name, parameters, replace=options.replace)
+    except execution.NotebookFailed as error:
+        return _fail(str(error), code=2 if error.refused else 1)
+    if (done.path / "run.json").exists():
+        _say(f"run {done.name}: {done.record()['status']}, in {done.path}")
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Score validation text."""
+    from tqdm import tqdm
+
+    from workbench import evaluation
+
+    opened = evaluation.open_run(options.run)
+    with tqdm(desc="scoring", unit="token", leave=False) as bar:
+        summary, table = evaluation.evaluate(
+            opened,
+            corpus=options.corpus,
+            protocol=options.protocol,
+            watch=lambda done: bar.update(done - bar.n),
+        )
+    if options.corpus is None and options.protocol == "full":
+        evaluation.save_evaluation(opened, summary, table)
+    if options.format == "json":
+        print(json.dumps(summary, indent=1))
+        return 0
+    error = summary["standard_error"]
+    spread = f" +- {error:.4f} (standard error, {summary['documents']} documents)" if error else ""
+    print(f"{summary['bits_per_byte']:.4f} bit/byte{spread}")
+    print(
+        f"{summary['loss_nat']:.4f} nat/token over {summary['tokens']:,} of "
+        f"{summary['split_tokens']:,} tokens, {summary['bytes']:,} bytes, protocol "
+        f"{summary['protocol']}, context {summary['context']}"
+    )
+    for name, part in summary["by_class"].items():
+        print(f"  {name:<14}{part['loss_nat']:8.4f} nat/token  {part['tokens']:>9,} tokens")
+    return 0
+
+
+def diagnose(options: argparse.Namespace) -> int:
+    """Probe a run and say what was found."""
+    from tqdm import tqdm
+
+    from workbench import diagnostics, evaluation, readings
+
+    opened = evaluation.open_run(options.run)
+    only = options.only.split(",") if options.only else None
+    with tqdm(desc="probing", leave=False) as bar:
+        groups = diagnostics.diagnose(
+            opened,
+            corpus=options.corpus,
+            tokens=options.tokens,
+            only=only,
+            watch=lambda name: (bar.set_postfix_str(name), bar.update()),
+        )
+    path = diagnostics.save_diagnosis(opened, groups, corpus=options.corpus)
+    for name, dataset in groups.items():
+        print(f"{name}: {readings.reading(name, dataset)}")
+    _say(f"written: {path}")
+    failed = groups.get("self_test")
+    return 0 if failed is None or bool(failed.passed.all()) else 1
+
+
+def generate(options: argparse.Namespace) -> int:
+    """Continue a prompt."""
+    from workbench import evaluation
+
+    opened = evaluation.open_run(options.run)
+    text = evaluation.generate(
+        opened.model,
+        opened.tokenizer,
+        options.prompt,
+        n_token=options.tokens,
+        sequence_length=opened.sequence_length,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        seed=options.seed,
+    )
+    print(options.prompt + text)
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write one HTML page about one or more runs."""
+    from workbench.plots import report as page
+
+    folders = [find_run(name) for name in options.run]
+    output = Path(options.output or folders[0].path / "report.html")
+    page.write_report(folders, output)
+    _say(f"written: {output} ({output.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def runs(options: argparse.Namespace) -> int:
+    """List runs."""
+    from workbench import runs as registry
+
+    rows = registry.list_runs()
+    if options.tree:
+        print(registry.to_tree(rows))
+    elif options.leaderboard and options.format == "text":
+        print(registry.to_leaderboard(rows))
+    else:
+        if options.leaderboard:
+            rows = [row for group in registry.leaderboard(rows) for row in group]
+        print(registry.FORMATS[options.format](rows))
+    return 0
+
+
+def _free_name(stem: str) -> str:
+    """Return the first of stem-1, stem-2, ... that no run has."""
+    number = 1
+    while (runs_root() / f"{stem}-{number}").exists():
+        number += 1
+    return f"{stem}-{number}"
+
+
+def _say(message: str) -> None:
+    """Write a message where it does not mix with results."""
+    print(message, file=sys.stderr)
+
+
+def _fail(message: str, code: int = 2) -> int:
+    """Say what went wrong and return the exit status."""
+    _say(f"error: {message}")
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(
+        prog="python -m workbench",
+        description="Train, evaluate and diagnose small language models.",
+        epilog=EPILOG,
+        formatter_class=raw,
+    )
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, action: Any, about: str, **extra: Any) -> argparse.ArgumentParser:
+        made = verbs.add_parser(
+            name,
+            help=about,
+            description=extra.pop("description", about),
+            formatter_class=raw,
+            **extra,
+        )
+        made.set_defaults(action=action)
+        return made
+
+    def experiment(made: argparse.ArgumentParser) -> None:
+        made.add_argument("--name", help="name of the run; by default the notebook's and a number")
+        made.add_argument(
+            "-p",
+            "--parameter",
+            nargs=2,
+            action="append",
+            default=[],
+            metavar=("KEY", "VALUE"),
+            help="a parameter of the notebook, as YAML",
+        )
+        made.add_argument("--replace", action="store_true", help="remove a run of that name first")
+
+    made = verb("run", run, "execute an experiment notebook as a run")
+    made.add_argument("notebook", help="path of a notebook with a tagged parameters cell")
+    experiment(made)
+
+    made = verb(
+        "train", run, "train a model: run notebooks/experiments/train.ipynb", epilog=TRAIN_EPILOG
+    )
+    made.set_defaults(notebook=str(EXPERIMENTS / "train.ipynb"))
+    experiment(made)
+
+    made = verb("evaluate", evaluate, "bits per byte of a run, by protocol, with standard error")
+    made.add_argument("run", help="name of a run, or its folder")
+    made.add_argument("--corpus", help="another corpus: a known name or a path")
+    made.add_argument(
+        "--protocol",
+        default="full",
+        help="full (default): windows side by side; sliding:N: a window every N tokens",
+    )
+    made.add_argument("--format", choices=("text", "json"), default="text")
+
+    made = verb("diagnose", diagnose, "probe a run: writes diagnosis.nc, prints a summary")
+    made.add_argument("run", help="name of a run, or its folder")
+    made.add_argument("--corpus", help="another corpus: a known name or a path")
+    made.add_argument("--tokens", type=int, help="score about this many tokens (default: all)")
+    made.add_argument("--only", help="names of diagnostics, with commas")
+
+    made = verb("generate", generate, "continue a prompt")
+    made.add_argument("run", help="name of a run, or its folder")
+    made.add_argument("--prompt", required=True)
+    made.add_argument("--tokens", type=int, default=64, help="how many tokens at most")
+    made.add_argument("--temperature", type=float, default=0.0, help="0 (default): greedy")
+    made.add_argument("--top-k", type=int, help="draw among the K most probable only")
+    made.add_argument("--seed", type=int, default=0, help="of the draws")
+
+    made = verb("report", report, "one self-contained HTML page about one or more runs")
+    made.add_argument("run", nargs="+", help="names of diagnosed runs")
+    made.add_argument("--output", metavar="FILE.html", help="default: report.html in the run")
+
+    made = verb("runs", runs, "list runs")
+    made.add_argument("--tree", action="store_true", help="draw which run came from which")
+    made.add_argument("--leaderboard", action="store_true", help="rank runs that may be compared")
+    made.add_argument("--format", choices=("text", "json", "csv"), default="text")
+    return top
+
+
+TRAIN_EPILOG = """\
+parameters (-p KEY VALUE; defaults and help stand in the notebook's parameters cell):
+  corpus, text_field, tokenizer, vocab_size          what to learn from
+  preset, model                                      the network, e.g. -p model '{n_layer: 2}'
+  steps, seconds, tokens_per_step, sequence_length   how long
+  warmdown_steps, optimizer                          how fast
+  seed, device, dtype, threads, validate_every       where
+  parent, initial_state                              from which weights
+
+examples:
+  python -m workbench train --name small -p steps 100 -p corpus path/to/text.txt
+  python -m workbench train --name wide -p model '{d_model: 256, n_head: 8}'
+  python -m workbench train --name timed -p seconds 600 -p steps 20000 -p warmdown_steps 1200
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse and act; bad input is one line on stderr and exit status 2."""
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.action(options))
+    except InputError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted", code=130)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Where the loss is: by class of the target token, by repetition and by frequency."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from workbench.evaluation import ratio_error
+from workbench.result import check, variable
+from workbench.text import TOKEN_CLASSES
+
+
+def token_loss(table: xr.Dataset, *, deciles: NDArray[np.int8] | None = None) -> xr.Dataset:
+    """Split bits per byte exactly over the classes of the target tokens.
+
+    ``contribution`` sums to the bits per byte of the whole table. ``bits_per_byte`` is within the
+    class: its bits over its own bytes. A class that was not met has 0 tokens and no loss.
+
+    Parameters
+    ----------
+    table : Dataset
+        Token table of `evaluation.token_table`.
+    deciles : (vocabulary,) int8, optional
+        Frequency decile of each token id, for ``loss_by_decile``.
+
+    Returns
+    -------
+    Dataset
+        Dim ``token_class``, and ``decile`` when `deciles` is given.
+    """
+    kinds = table.token_class.values.astype(int)
+    nll, size = table.nll.values.astype(np.float64), table.bytes.values.astype(np.float64)
+    again = table.repeated.values.astype(bool)
+    n_class = len(TOKEN_CLASSES)
+    tokens = np.bincount(kinds, minlength=n_class).astype(float)
+    nats = np.bincount(kinds, weights=nll, minlength=n_class)
+    held = np.bincount(kinds, weights=size, minlength=n_class)
+    errors = [
+        ratio_error(np.where(kinds == k, nll, 0.0) / np.log(2), size, table.document.values)
+        for k in range(n_class)
+    ]
+    bits = nats / np.log(2)
+    data = {
+        "tokens": ("tokens of the class", "token", tokens),
+        "token_share": ("share of tokens", "1", tokens / tokens.sum()),
+        "loss": ("mean loss of the class", "nat/token", _ratio(nats, tokens)),
+        "bits_per_byte": ("bits per byte within the class", "bit/byte", _ratio(bits, held)),
+        "contribution": ("share of the total bits per byte", "bit/byte", bits / size.sum()),
+        "contribution_standard_error": (
+            "standard error of the contribution, by document",
+            "bit/byte",
+            [np.nan if error is None else error for error in errors],
+        ),
+        "loss_share": ("share of the loss", "1", nats / nats.sum()),
+    }
+    for name, chosen in {"new": ~again, "repeated": again}.items():
+        count = np.bincount(kinds[chosen], minlength=n_class).astype(float)
+        total = np.bincount(kinds[chosen], weights=nll[chosen], minlength=n_class)
+        data[f"tokens_{name}"] = (f"tokens of the class, {name} in the document", "token", count)
+        data[f"loss_{name}"] = (
+            f"mean loss, {name} in the document",
+            "nat/token",
+            _ratio(total, count),
+        )
+    result = xr.Dataset(
+        {
+            name: variable("token_class", values, what, unit)
+            for name, (what, unit, values) in data.items()
+        },
+        coords={"token_class": list(TOKEN_CLASSES)},
+    )
+    if deciles is not None:
+        result = result.merge(_by_decile(kinds, deciles[table.id.values], nll))
+    return check(result)
+
+
+def _by_decile(
+    kinds: NDArray[np.int64], deciles: NDArray[np.int8], nll: NDArray[np.float64]
+) -> xr.Dataset:
+    """Cross the classes with frequency deciles."""
+    shape = (len(TOKEN_CLASSES), 10)
+    cell = np.ravel_multi_index((kinds, deciles.astype(int)), shape)
+    tokens = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
+    nats = np.bincount(cell, weights=nll, minlength=shape[0] * shape[1]).reshape(shape)
+    dims = ("token_class", "decile")
+    return xr.Dataset(
+        {
+            "tokens_by_decile": variable(dims, tokens, "tokens by frequency decile", "token"),
+            "loss_by_decile": variable(
+                dims, _ratio(nats, tokens), "mean loss by frequency decile", "nat/token"
+            ),
+        },
+        coords={"token_class": list(TOKEN_CLASSES), "decile": np.arange(10)},
+    )
+
+
+def _ratio(top: NDArray[Any], bottom: NDArray[Any]) -> NDArray[np.float64]:
+    """Divide, NaN where there is nothing to divide by."""
+    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)

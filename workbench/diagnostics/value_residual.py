@@ -1,0 +1,158 @@
+"""What each visit takes from an earlier value, and whether it needs it.
+
+Letters: ``B`` rows, ``K`` value heads, ``T`` positions, ``D`` channels of a head.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from workbench.model import Network, record
+from workbench.result import check, variable
+from workbench.training import next_token_loss
+
+
+def value_residual(models: Mapping[int, Network], inputs: Tensor, targets: Tensor) -> xr.Dataset:
+    """Follow the value residual over checkpoints.
+
+    The raw alpha cannot be read alone: rescaling the value matrix absorbs it. Read it with
+    `contribution`, the share of the mixed value that the earlier one supplies, signed: negative
+    means that it is subtracted. `ablation_cost` sets the mix to 0 in a trained model, which
+    overstates what a model trained without it would lose; it is measured at the last step only.
+
+    Parameters
+    ----------
+    models : mapping of step to Network
+        Kept checkpoints of one run, each with a value residual.
+    inputs, targets : (B, T) int64 tensors
+        The tokens all checkpoints are measured on.
+
+    Returns
+    -------
+    Dataset
+        Dims ``step, visit``; NaN at visit 0, which has no earlier value.
+
+    Raises
+    ------
+    ValueError
+        If a model has no value residual.
+    """
+    steps = sorted(models)
+    found = [_measure(models[step], inputs, targets, ablate=step == steps[-1]) for step in steps]
+    names = {
+        "alpha": "learned alpha, before its gate",
+        "alpha_effective": "mix applied to the earlier value",
+        "contribution": "signed projection of what was mixed in on the mixed value",
+        "contribution_share": "share of norms that was mixed in",
+        "cosine": "cosine of the earlier value and the visit's own",
+        "gradient_share": "share of the alphas' gradient magnitude",
+    }
+    data = {
+        key: variable(("step", "visit"), np.stack([each[key] for each in found]), what)
+        for key, what in names.items()
+    }
+    data |= {
+        key: variable(("step", "visit"), np.stack([each[key] for each in found]), what, "nat/token")
+        for key, what in {
+            "ablation_cost": "loss added by mixing in nothing",
+            "ablation_standard_error": "its standard error over rows",
+        }.items()
+    }
+    visits = np.arange(models[steps[0]].config.n_layer)
+    coords = {"step": steps, "visit": visits, "block": ("visit", visits)}
+    config = models[steps[0]].config.value_residual
+    attrs = (
+        {
+            "form": config.form,
+            "gate": config.gate,
+            "source": config.source,
+            "init": config.init,
+            "rows": len(inputs),
+        }
+        if config
+        else {}
+    )
+    return check(xr.Dataset(data, coords=coords, attrs=attrs))
+
+
+def _measure(
+    model: Network, inputs: Tensor, targets: Tensor, *, ablate: bool
+) -> dict[str, NDArray[np.float64]]:
+    """Measure one checkpoint; every entry is (visit,) with NaN first."""
+    config = model.config.value_residual
+    if config is None:
+        raise ValueError("this model has no value residual")
+    visits = range(1, model.config.n_layer)
+    alpha = model.value_residual.alpha.detach().double()
+    effective = model.value_residual.effective().detach().double()
+    sites = [
+        f"visit.{v}.{name}" for v in range(model.config.n_layer) for name in ("value_own", "value")
+    ]
+    with torch.no_grad(), record(model, sites) as seen:
+        base = _row_losses(model, inputs, targets)
+    columns: dict[str, list[float]] = {
+        "alpha": alpha.tolist(),
+        "alpha_effective": effective.tolist(),
+        "contribution": [],
+        "contribution_share": [],
+        "cosine": [],
+        "gradient_share": _gradient_share(model, inputs, targets),
+        "ablation_cost": [],
+        "ablation_standard_error": [],
+    }
+    for visit in visits:
+        own = seen[f"visit.{visit}.value_own"].double()
+        mixed = seen[f"visit.{visit}.value"].double()
+        source = seen[f"visit.{0 if config.source == 'first' else visit - 1}.value"].double()
+        added = effective[visit - 1] * source
+        columns["contribution"].append(float((added * mixed).sum() / mixed.square().sum()))
+        norms = [part.norm(dim=-1).mean() for part in (added, mixed - added)]
+        columns["contribution_share"].append(float(norms[0] / (norms[0] + norms[1])))
+        columns["cosine"].append(float(torch.cosine_similarity(source, own, dim=-1).mean()))
+        if not ablate:
+            columns["ablation_cost"].append(np.nan)
+            columns["ablation_standard_error"].append(np.nan)
+            continue
+        keep = {
+            f"visit.{visit}.value": _without(
+                seen[f"visit.{visit}.value_own"], config.form, float(effective[visit - 1])
+            )
+        }
+        with torch.no_grad(), record(model, replace=keep):
+            cost = _row_losses(model, inputs, targets) - base
+        columns["ablation_cost"].append(float(cost.mean()))
+        error = cost.std() / len(cost) ** 0.5 if len(cost) > 1 else torch.tensor(torch.nan)
+        columns["ablation_standard_error"].append(float(error))
+    return {name: np.array([np.nan, *values]) for name, values in columns.items()}
+
+
+def _without(own: Tensor, form: str, mix: float):  # type: ignore[no-untyped-def]
+    """Return a site edit that leaves the visit's own part and mixes in nothing."""
+    kept = (1 - mix) * own if form == "blend" else own
+    return lambda value: kept.to(value.dtype)
+
+
+def _row_losses(model: Network, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean loss of each row [nat/token], float64."""
+    log_p = torch.log_softmax(model(inputs).float(), dim=-1)
+    counted = targets >= 0
+    picked = log_p.gather(-1, targets.clamp(min=0)[..., None])[..., 0].double()
+    return -(picked * counted).sum(dim=1) / counted.sum(dim=1)
+
+
+def _gradient_share(model: Network, inputs: Tensor, targets: Tensor) -> list[float]:
+    """Return each alpha's share of the summed gradient magnitude; NaN when all are 0."""
+    alpha = model.value_residual.alpha
+    required = alpha.requires_grad
+    alpha.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(next_token_loss(model, inputs, targets), alpha)
+    alpha.requires_grad_(required)
+    magnitude = gradient.double().abs()
+    total = float(magnitude.sum())
+    if total == 0:
+        return [float("nan")] * len(magnitude)
+    return [float(value) / total for value in magnitude]

@@ -1,0 +1,267 @@
+"""Score tokens one by one: the token table, and bits per byte with its standard error.
+
+Letters: ``B`` rows of a batch, ``T`` positions, ``V`` vocabulary.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from workbench.folder import InputError
+from workbench.result import check, variable
+from workbench.text import (
+    IGNORED,
+    TOKEN_CLASSES,
+    Tokenizer,
+    Tokens,
+    class_scheme,
+    classify,
+    repeated,
+    windows,
+)
+
+Columns = dict[str, NDArray[np.generic]]
+
+
+def stride_of(protocol: str, sequence_length: int) -> int | None:
+    """Read a protocol: ``full`` (rows do not overlap) or ``sliding:STRIDE``.
+
+    Raises
+    ------
+    InputError
+        If the protocol is neither, or its stride does not fit the context.
+
+    Examples
+    --------
+    >>> stride_of("sliding:64", 256)
+    64
+    """
+    if protocol == "full":
+        return None
+    match = re.fullmatch(r"sliding:([1-9]\d*)", protocol)
+    if match is None or int(match[1]) > sequence_length:
+        raise InputError(
+            f"protocol {protocol!r}",
+            expected=f"full, or sliding:N with N from 1 to the context {sequence_length}",
+            found=repr(protocol),
+            remedy="Use --protocol full or --protocol sliding:64.",
+        )
+    return int(match[1])
+
+
+def score_batches(
+    model: nn.Module,
+    tokens: Tokens,
+    *,
+    sequence_length: int,
+    protocol: str = "full",
+    limit: int | None = None,
+    batch: int = 8,
+) -> Iterator[Columns]:
+    """Score a split batch by batch; memory does not grow with its length.
+
+    Parameters
+    ----------
+    model : module
+        Maps ids (B, T) to logits (B, T, V).
+    tokens : Tokens
+        The split.
+    sequence_length : int
+        Positions the model sees.
+    protocol : str
+        ``full`` or ``sliding:STRIDE``.
+    limit : int, optional
+        Score about this many tokens only.
+    batch : int
+        Rows in one forward pass; results do not depend on it beyond rounding.
+
+    Yields
+    ------
+    dict of str to array
+        For each scored target: ``offset`` into the split, ``id``, ``previous``, ``position``,
+        ``nll`` and ``entropy`` [nat], ``rank`` from 1, ``top1`` and ``top1_probability``.
+    """
+    device = next(model.parameters()).device
+    stride = stride_of(protocol, sequence_length)
+    rows = windows(tokens, sequence_length=sequence_length, stride=stride, limit=limit, batch=batch)
+    for window in rows:
+        counted = window.targets != IGNORED
+        with torch.inference_mode():
+            logits = model(torch.from_numpy(window.inputs).to(device))
+            measured = _measure(
+                logits[torch.from_numpy(counted).to(device)].float(),
+                torch.from_numpy(window.targets[counted]).to(device),
+            )
+        position = np.broadcast_to(np.arange(sequence_length), counted.shape)
+        yield {
+            "offset": window.offsets[counted],
+            "id": window.targets[counted],
+            "previous": window.inputs[counted],
+            "position": position[counted],
+            **{name: values.cpu().numpy() for name, values in measured.items()},
+        }
+
+
+def _measure(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Reduce logits (token, V) to a few numbers a token."""
+    log_p = torch.log_softmax(logits, dim=-1)
+    of_target = log_p.gather(1, targets[:, None])
+    top1_log_p, top1 = log_p.max(dim=-1)
+    return {
+        "nll": -of_target[:, 0].double(),
+        "entropy": -(log_p.exp() * log_p).sum(dim=-1).double(),
+        "rank": 1 + (log_p > of_target).sum(dim=-1),
+        "top1": top1,
+        "top1_probability": top1_log_p.exp().double(),
+    }
+
+
+def token_table(
+    model: nn.Module,
+    tokens: Tokens,
+    tokenizer: Tokenizer,
+    *,
+    sequence_length: int,
+    protocol: str = "full",
+    limit: int | None = None,
+    batch: int = 8,
+    watch: Callable[[int], None] | None = None,
+) -> xr.Dataset:
+    """Score a split into one row a token.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+        Says how many bytes each token stands for and which class it has.
+    watch : callable, optional
+        Called with the number of tokens scored so far.
+
+    Returns
+    -------
+    Dataset
+        Dim ``token``: ``nll`` and ``entropy`` [nat], ``bytes`` [byte], ``id``, ``rank``, ``top1``,
+        ``top1_probability``, ``token_class``, ``document``, ``position``, ``repeated``. Attrs
+        carry the protocol, the context and the tokens the split holds.
+    """
+    parts: list[Columns] = []
+    done = 0
+    for part in score_batches(
+        model,
+        tokens,
+        sequence_length=sequence_length,
+        protocol=protocol,
+        limit=limit,
+        batch=batch,
+    ):
+        parts.append(part)
+        done += len(part["id"])
+        if watch is not None:
+            watch(done)
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    offset, ids, previous = (columns.pop(name) for name in ("offset", "id", "previous"))
+    classes = classify(class_scheme(tokenizer), ids, previous)
+    bytes_ = tokenizer.byte_counts(ids, previous)
+    table = {
+        "id": ("token id of the target", "1", ids.astype(np.int32)),
+        "nll": ("negative log likelihood of the target", "nat", columns["nll"]),
+        "entropy": ("entropy of the prediction", "nat", columns["entropy"]),
+        "rank": ("rank of the target, 1 is best", "1", columns["rank"].astype(np.int32)),
+        "top1": ("token id predicted first", "1", columns["top1"].astype(np.int32)),
+        "top1_probability": ("probability of the first", "1", columns["top1_probability"]),
+        "token_class": ("class of the target", "1", classes.astype(np.int8)),
+        "bytes": ("bytes the target stands for", "byte", bytes_.astype(np.int32)),
+        "document": ("document", "1", tokens.document_of(offset).astype(np.int32)),
+        "position": ("position in the context", "1", columns["position"].astype(np.int32)),
+        "repeated": ("occurred earlier in its document", "1", repeated(tokens, offset)),
+    }
+    attrs = {
+        "protocol": protocol if tokens.answers is None else "answers",
+        "context": sequence_length,
+        "split_tokens": len(tokens.ids),
+        "class_names": ",".join(TOKEN_CLASSES),
+        "class_scheme_hash": class_scheme(tokenizer).hash,
+    }
+    data = {
+        name: variable("token", values, what, unit) for name, (what, unit, values) in table.items()
+    }
+    return check(xr.Dataset(data, attrs=attrs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitsPerByte:
+    """Bits per byte of a token table, with what is needed to compare it."""
+
+    bits_per_byte: float  # bit/byte
+    standard_error: float | None  # bit/byte, by document; None with fewer than two documents
+    loss_nat: float  # nat/token
+    tokens: int
+    bytes: int
+    documents: int
+    protocol: str
+    context: int
+
+
+def bits_per_byte(table: xr.Dataset) -> BitsPerByte:
+    """Sum a token table to bits per byte.
+
+    The standard error is that of a ratio of sums over documents (its linearisation), so tokens of
+    one text count as one observation. It covers the choice of text, not the training seed.
+
+    Raises
+    ------
+    ValueError
+        If a loss is not finite, or the tokens stand for no byte at all.
+    """
+    nll, size = table.nll.values.astype(np.float64), table.bytes.values.astype(np.float64)
+    if not np.isfinite(nll).all():
+        raise ValueError(f"{int((~np.isfinite(nll)).sum())} of {len(nll)} losses are not finite")
+    if size.sum() <= 0:
+        raise ValueError("the scored tokens stand for no byte: is this the right tokenizer?")
+    n_document = len(np.unique(table.document.values))
+    value = float(nll.sum() / np.log(2) / size.sum())
+    return BitsPerByte(
+        bits_per_byte=value,
+        standard_error=ratio_error(nll / np.log(2), size, table.document.values),
+        loss_nat=float(nll.mean()),
+        tokens=len(nll),
+        bytes=int(size.sum()),
+        documents=n_document,
+        protocol=str(table.attrs["protocol"]),
+        context=int(table.attrs["context"]),
+    )
+
+
+def ratio_error(
+    numerator: NDArray[np.float64], denominator: NDArray[np.float64], group: NDArray[np.generic]
+) -> float | None:
+    """Return the standard error of ``sum(numerator) / sum(denominator)``, grouped observations.
+
+    Parameters
+    ----------
+    numerator, denominator : (token,) float64
+    group : (token,) integer
+        Observations of one group move together.
+
+    Returns
+    -------
+    float or None
+        None when there are fewer than two groups.
+
+    References
+    ----------
+    .. [1] Cochran, Sampling Techniques, 1977, section 6.4 (ratio estimators).
+    """
+    _, index = np.unique(group, return_inverse=True)
+    n_group = int(index.max()) + 1
+    if n_group < 2:
+        return None
+    ratio = numerator.sum() / denominator.sum()
+    residual = np.bincount(index, weights=numerator - ratio * denominator)
+    spread = np.sqrt(n_group / (n_group - 1) * np.square(residual).sum())
+    return float(spread / denominator.sum())

@@ -1,0 +1,274 @@
+"""Run notebooks with checked parameters, and watch their runs from outside."""
+
+import ast
+import logging
+import os
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+from tqdm import tqdm
+
+from workbench.folder import InputError, RunFolder, nearest, read_json, read_jsonl, runs_root
+
+VOLATILE = ("papermill", "execution", "widgets")  # metadata that changes on every run
+TYPES: dict[str, tuple[type, ...]] = {  # what an annotation of a parameter admits
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+    "dict": (dict,),
+    "list": (list,),
+    "None": (type(None),),
+}
+
+
+def parameters_of(notebook: Path) -> dict[str, tuple[str, Any, str]]:
+    """Read the tagged parameters cell: annotation, default and help by name.
+
+    Raises
+    ------
+    InputError
+        If the notebook is missing, is not a notebook, or has no such cell.
+    """
+    try:
+        content = nbformat.read(notebook, as_version=4)
+    except FileNotFoundError:
+        raise InputError(
+            notebook,
+            expected="a notebook",
+            found="no file",
+            remedy="Shipped ones are in notebooks/experiments/.",
+        ) from None
+    except Exception as error:  # nbformat raises many kinds for a file that is no notebook
+        raise InputError(
+            notebook, expected="a notebook", found=str(error)[:120], remedy="Check the file."
+        ) from error
+    tagged = [c for c in content.cells if "parameters" in c.metadata.get("tags", [])]
+    if not tagged:
+        raise InputError(
+            notebook,
+            expected="a code cell tagged 'parameters'",
+            found="none",
+            remedy="Tag the cell that assigns the parameters.",
+        )
+    lines = tagged[0].source.splitlines()
+    found = {}
+    for node in ast.parse(tagged[0].source).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+            line = lines[(node.end_lineno or node.lineno) - 1]
+            note = line[node.end_col_offset or 0 :].partition("#")[2].strip()
+            default = ast.literal_eval(node.value)
+            found[node.target.id] = (ast.unparse(node.annotation), default, note)
+    return found
+
+
+def parse_parameters(notebook: Path, pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    """Read ``-p KEY VALUE`` pairs as YAML and check them against the notebook's annotations.
+
+    Raises
+    ------
+    InputError
+        For an unknown key (the nearest are named) or a value of another type.
+    """
+    import yaml
+
+    declared = parameters_of(notebook)
+    values = {}
+    for key, text in pairs:
+        if key not in declared:
+            raise InputError(
+                f"parameter {key!r}",
+                expected=f"a parameter of {notebook.name}",
+                found=repr(key),
+                remedy=nearest(key, list(declared)),
+            )
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(
+                f"parameter {key!r}",
+                expected="a YAML value",
+                found=text,
+                remedy=f"Quote it for the shell; {type(error).__name__}.",
+            ) from error
+        values[key] = _typed(key, text, value, declared[key][0])
+    return values
+
+
+def _typed(key: str, text: str, value: Any, annotation: str) -> Any:
+    """Return the value if it fits its annotation; text stays text, 1e-3 becomes a number."""
+    names = [part.strip().partition("[")[0] for part in annotation.split("|")]
+    if "str" in names and not (value is None and "None" in names):
+        return text
+    if "float" in names and isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-3 as text
+        except ValueError:
+            pass
+    allowed = tuple(kind for name in names for kind in TYPES[name])
+    if not isinstance(value, allowed) or (isinstance(value, bool) and "bool" not in names):
+        raise InputError(
+            f"parameter {key!r}",
+            expected=annotation,
+            found=repr(text),
+            remedy="Values are YAML, e.g. -p steps 400 or -p model '{n_layer: 2}'.",
+        )
+    return value
+
+
+def run_notebook(
+    notebook: Path, output: Path, parameters: Mapping[str, Any], *, kernel: str = "python3"
+) -> None:
+    """Execute a notebook and write it with its outputs, without volatile metadata.
+
+    When a cell fails, the notebook so far is still written, with papermill's banner.
+
+    Raises
+    ------
+    InputError
+        If the notebook does not declare one of the parameters, or itself refuses its input.
+    papermill.exceptions.PapermillExecutionError
+        If a cell fails for another reason.
+    """
+    declared = parameters_of(notebook) if parameters else {}
+    for key in parameters:
+        if key not in declared:
+            raise InputError(
+                f"parameter {key!r}",
+                expected=f"a parameter of {notebook.name}",
+                found=repr(key),
+                remedy=nearest(key, list(declared)),
+            )
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve each other
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as scratch:
+        executed = Path(scratch) / "executed.ipynb"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of zmq and nbformat, about ids and event loops
+                papermill.execute_notebook(
+                    str(notebook),
+                    str(executed),
+                    parameters=dict(parameters),
+                    progress_bar=False,
+                    cwd=str(notebook.parent),
+                    kernel_name=kernel,
+                    extra_arguments=["--log-level=CRITICAL"],  # it warns of its own transport
+                )
+        finally:
+            if executed.exists():
+                output.parent.mkdir(parents=True, exist_ok=True)
+                write_clean(executed, output)
+
+
+def write_clean(executed: Path, output: Path) -> None:
+    """Copy an executed notebook without volatile metadata, so that equal runs give equal files."""
+    done = nbformat.read(executed, as_version=4)
+    for part in (done, *done.cells):
+        for key in VOLATILE:
+            part.metadata.pop(key, None)
+        if "injected-parameters" in part.metadata.get("tags", []):
+            part.id = "parameters-of-this-run"  # papermill draws a random id
+    nbformat.write(done, output)
+
+
+def run_experiment(
+    notebook: Path, name: str, parameters: Mapping[str, Any], *, replace: bool = False
+) -> RunFolder:
+    """Execute an experiment notebook as run `name`, with progress on stderr.
+
+    The notebook makes the run folder once its input has proved good, so bad input leaves nothing.
+    The executed notebook lands in that folder, also when a cell failed.
+
+    Returns
+    -------
+    RunFolder
+        The run's folder.
+    """
+    run = RunFolder(runs_root() / name)
+    declared = parameters_of(notebook)
+    own = {key: value for key, value in (("name", name), ("replace", replace)) if key in declared}
+    if run.path.exists() and not replace:
+        raise InputError(
+            run.path,
+            expected="a run name not yet taken",
+            found="a run of that name",
+            remedy="Choose another --name, or pass --replace to remove the old run first.",
+        )
+    before = (run.path / "run.json").stat().st_mtime_ns if (run.path / "run.json").exists() else 0
+    with tempfile.TemporaryDirectory() as scratch:
+        executed = Path(scratch) / notebook.name
+        try:
+            with following(run, newer_than=before):
+                run_notebook(notebook, executed, {**parameters, **own})
+        except PapermillExecutionError as error:
+            refused = error.ename == "InputError"
+            where = "" if refused else f"{notebook.name}, cell {error.exec_count}: {error.ename}: "
+            raise NotebookFailed(where + str(error.evalue), refused=refused) from error
+        finally:
+            record = run.path / "run.json"
+            if executed.exists() and record.exists() and record.stat().st_mtime_ns > before:
+                os.replace(executed, run.path / notebook.name)
+    return run
+
+
+class NotebookFailed(RuntimeError):
+    """A cell failed; `refused` tells bad input (whose message this is) from anything else."""
+
+    def __init__(self, message: str, *, refused: bool) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+
+@contextmanager
+def following(run: RunFolder, *, newer_than: int = 0) -> Iterator[None]:
+    """Show the progress of a run that another process trains, on stderr, until the block ends."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_follow, args=(run, stop, newer_than), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=5)
+
+
+def _follow(run: RunFolder, stop: threading.Event, newer_than: int) -> None:
+    """Redraw one line from the run's metrics until told to stop."""
+    bar = None
+    while True:
+        ended = stop.wait(0.5)
+        record = run.path / "run.json"
+        if record.exists() and record.stat().st_mtime_ns > newer_than:
+            if bar is None and "training" in (found := read_json(record)):
+                quiet = 0.1 if sys.stderr.isatty() else 10.0  # seconds between redraws
+                bar = tqdm(
+                    total=found["training"]["steps"], desc=run.name, unit="step", mininterval=quiet
+                )
+            lines = read_jsonl(run.metrics)
+            if bar is not None and lines:
+                bar.set_postfix_str(progress_text(lines[-1], lines), refresh=False)
+                bar.update(lines[-1]["step"] - bar.n)
+        if ended:
+            break
+    if bar is not None:
+        bar.close()
+
+
+def progress_text(line: Mapping[str, Any], lines: list[dict[str, Any]]) -> str:
+    """Phrase the state of a run: loss, latest bits per byte, speed."""
+    judged = [each for each in lines if "validation_bits_per_byte" in each]
+    parts = [f"loss {line['loss']:.3f} nat/token"]
+    if judged:
+        parts.append(f"bpb {judged[-1]['validation_bits_per_byte']:.4f}")
+    parts.append(f"{line['tokens'] / max(line['seconds'], 1e-9):,.0f} token/s")
+    return ", ".join(parts)

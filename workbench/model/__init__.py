@@ -1,0 +1,39 @@
+"""Configuration, network, sites and checkpoints."""
+
+from workbench.model.checkpoint import (
+    config_from_state,
+    load_model,
+    load_state,
+    read_state,
+    save_model,
+    save_state,
+    starting_point,
+    state,
+)
+from workbench.model.config import PRESETS, ModelConfig, from_json, preset, to_json
+from workbench.model.network import Matrix, Network, n_parameter, new_network, rms_norm
+from workbench.model.sites import record
+from workbench.model.value_residual import ValueResidualConfig
+
+__all__ = [
+    "PRESETS",
+    "Matrix",
+    "ModelConfig",
+    "Network",
+    "ValueResidualConfig",
+    "config_from_state",
+    "from_json",
+    "load_model",
+    "load_state",
+    "n_parameter",
+    "new_network",
+    "preset",
+    "read_state",
+    "record",
+    "rms_norm",
+    "save_model",
+    "save_state",
+    "starting_point",
+    "state",
+    "to_json",
+]

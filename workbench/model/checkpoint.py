@@ -1,0 +1,161 @@
+"""Weights and configuration in and out of files; nothing here executes what a file says."""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from workbench.folder import InputError, find_run, read_json, replacing, write_json
+from workbench.model.config import ModelConfig, from_json, preset, to_json
+from workbench.model.network import Network, new_network
+
+
+def save_state(model: Network, path: Path) -> None:
+    """Write the weights as safetensors; a tied head is stored once, as the embedding."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in state(model).items()}
+    with replacing(path) as scratch:
+        save_file(tensors, scratch)
+
+
+def state(model: Network) -> dict[str, Tensor]:
+    """Return the weights by name, without copies."""
+    return dict(model.state_dict())
+
+
+def save_model(model: Network, folder: Path) -> None:
+    """Write ``model.safetensors`` and ``model.json`` into `folder`."""
+    save_state(model, folder / "model.safetensors")
+    write_json(folder / "model.json", to_json(model.config))
+
+
+def load_model(folder: Path, *, weights: Path | None = None) -> Network:
+    """Read a model written by `save_model`, on the CPU, in evaluation mode.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``model.json`` and ``model.safetensors``.
+    weights : Path, optional
+        Other weights of the same configuration, such as a kept checkpoint.
+    """
+    model = Network(from_json(read_json(folder / "model.json")))
+    load_state(model, read_state(weights or folder / "model.safetensors"))
+    return model.eval()
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read named tensors from ``.safetensors`` or from a ``.pt`` that holds nothing but tensors.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, of another kind, or holds something else than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(path, expected="a weights file", found="no file", remedy="Check the path.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise InputError(
+            path,
+            expected="safetensors, or a PyTorch file of plain tensors",
+            found=reason,
+            remedy="Save the state dict again; pickled code is never loaded.",
+        ) from error
+    if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
+        raise InputError(
+            path,
+            expected="a dict of tensors (a state dict)",
+            found=type(found).__name__,
+            remedy="Save model.state_dict().",
+        )
+    return found
+
+
+def load_state(model: Network, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors into the model; every name and shape must agree, all mismatches are listed.
+
+    Raises
+    ------
+    InputError
+        If names are missing, left over, or shaped otherwise. The model is then unchanged.
+    """
+    own = state(model)
+    problems = [f"missing {name}" for name in own if name not in tensors]
+    problems += [f"unexpected {name}" for name in tensors if name not in own]
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    if problems:
+        raise InputError(
+            "weights",
+            expected=f"the {len(own)} tensors of this configuration",
+            found="; ".join(problems[:8]) + (" ..." if len(problems) > 8 else ""),
+            remedy="Set the model fields to the ones these weights were made with.",
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def config_from_state(tensors: Mapping[str, Tensor], **unknowable: object) -> ModelConfig:
+    """Recover the shape of a network from its tensors.
+
+    Parameters
+    ----------
+    tensors : mapping
+        A state dict with the official key names.
+    **unknowable
+        Fields that no shape tells, such as `rope_base` or `softcap`; else their defaults.
+    """
+    vocab_size, d_model = tensors["tok_emb.weight"].shape
+    n_layer = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
+    n_head = tensors["blocks.0.attn.q_gain"].shape[0]
+    return preset(
+        "baseline",
+        n_layer=n_layer,
+        n_head=n_head,
+        n_kv_head=tensors["blocks.0.attn.c_k.weight"].shape[0] // (d_model // n_head),
+        d_model=d_model,
+        vocab_size=vocab_size,
+        feedforward_multiple=tensors["blocks.0.mlp.fc.weight"].shape[0] // d_model,
+        tie_embeddings="lm_head.weight" not in tensors,
+        output_bias="lm_bias" in tensors,
+        **unknowable,
+    )
+
+
+def starting_point(
+    config: ModelConfig, *, seed: int, parent: str = "", initial_state: str = ""
+) -> Network:
+    """Make the network a run begins with: fresh, or with the weights of a run or a file.
+
+    Raises
+    ------
+    InputError
+        If both origins are given, or the weights do not fit `config`.
+    """
+    if parent and initial_state:
+        raise InputError(
+            "parent, initial_state",
+            expected="one origin of the weights",
+            found="two",
+            remedy="Leave one of them out.",
+        )
+    network = new_network(config, seed=seed)
+    if parent:
+        load_state(network, read_state(find_run(parent).path / "model.safetensors"))
+    if initial_state:
+        load_state(network, read_state(Path(initial_state)))
+    return network

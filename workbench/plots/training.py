@@ -1,0 +1,100 @@
+"""Figure of a training run: loss, validation, learning rate and gradient norm against step."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from workbench.plots.style import BLUE, GREEN, ORANGE, PURPLE, rounded, styled
+from workbench.readings import logged
+
+PANELS = {
+    "loss": ("training loss [nat/token]", BLUE),
+    "validation_bits_per_byte": ("validation [bit/byte]", GREEN),
+    "learning_rate": ("learning rate [1]", ORANGE),
+    "grad_norm": ("gradient norm [1]", PURPLE),
+}
+MOST = 1000  # points of one line: more cannot be seen
+
+
+def training(metrics: Sequence[Mapping[str, Any]]) -> go.Figure:
+    """Draw what a run logged, a panel a quantity; what was never logged has no panel.
+
+    Behind the loss (faint, each step) runs its median over a twentieth of the steps. Long runs are
+    thinned to the lowest and highest point of each stretch, so that spikes stay.
+
+    Parameters
+    ----------
+    metrics : sequence of mapping
+        Lines of ``metrics.jsonl``.
+    """
+    lines = {name: logged(metrics, name) for name in PANELS}
+    present = [name for name in PANELS if lines[name][0].size]
+    n_row = max(1, math.ceil(len(present) / 2))
+    columns = 2 if len(present) > 1 else 1
+    figure = make_subplots(n_row, columns, horizontal_spacing=0.11, vertical_spacing=0.16)
+    for number, name in enumerate(present):
+        place = {"row": number // 2 + 1, "col": number % 2 + 1}
+        title, colour = PANELS[name]
+        steps, values = lines[name]
+        figure.add_trace(
+            _trace(steps, values, title=title, colour=colour, faint=name == "loss"), **place
+        )
+        if name == "loss":
+            smooth = _trace(steps, _running_median(values), title=title, colour=colour, faint=False)
+            figure.add_trace(smooth.update(name="running median"), **place)
+        figure.update_yaxes(title_text=title, **place)
+        figure.update_xaxes(title_text="optimizer step [1]", **place)
+        if name == "grad_norm" and values.min() > 0 and values.max() > 20 * np.median(values):
+            figure.update_yaxes(type="log", **place)
+        if name == "learning_rate":
+            figure.update_yaxes(rangemode="tozero", **place)
+    if present:
+        steps = np.concatenate([lines[name][0] for name in present])
+        room = 0.02 * float(np.ptp(steps)) or 1.0
+        figure.update_xaxes(range=rounded([steps.min() - room, steps.max() + room]))
+    figure.update_layout(showlegend=False)
+    return styled(figure, height=70 + 250 * n_row)
+
+
+def _running_median(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the median over a centred window of a twentieth of the points, at least 5."""
+    half = max(2, len(values) // 40)
+    return np.array(
+        [np.median(values[max(0, at - half) : at + half + 1]) for at in range(len(values))]
+    )
+
+
+def _thinned(steps: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return which points to draw: of each stretch the lowest and the highest, and both ends."""
+    if len(steps) <= MOST:
+        return np.arange(len(steps))
+    kept = {0, len(steps) - 1}
+    for part in np.array_split(np.arange(len(steps)), MOST // 2):
+        kept |= {int(part[np.argmin(values[part])]), int(part[np.argmax(values[part])])}
+    return np.array(sorted(kept))
+
+
+def _trace(
+    steps: np.ndarray[Any, Any],
+    values: np.ndarray[Any, Any],
+    *,
+    title: str,
+    colour: str,
+    faint: bool,
+) -> go.Scatter:
+    """Draw one line; points show where there are few."""
+    kept = _thinned(steps, values)
+    return go.Scatter(
+        x=[int(step) for step in steps[kept]],
+        y=rounded(values[kept], digits=5),
+        name=title,
+        mode="lines+markers" if len(steps) <= 30 else "lines",
+        line={"color": colour, "width": 1 if faint else 2},
+        marker={"size": 5},
+        opacity=0.35 if faint else 1,
+        hovertemplate="step %{x:,}<br>" + title + " %{y}<extra></extra>",
+    )

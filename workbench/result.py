@@ -1,0 +1,102 @@
+"""Labelled results: the glossary of dimensions, units, and one file a diagnosis.
+
+Every number travels in an `xarray.Dataset` whose dims are in `DIMS` and whose variables say what
+they are (``long_name``) and in which unit (``units``). A *diagnosis* is one `xarray.DataTree`, a
+group per diagnostic, with its provenance as one JSON string on the root, saved as one netCDF file.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+DIMS = {  # the only dimension names a result may use: singular full words
+    "run": "run being compared",
+    "step": "optimizer step",
+    "block": "physical block of the network (its weights), from 0 at the input",
+    "visit": "execution of a block, in order; a looped block has several visits",
+    "matrix": "two-dimensional weight",
+    "singular": "index of a singular value, largest first",
+    "head": "attention head within a block",
+    "query": "position that attends",
+    "key": "position attended to",
+    "position": "place of a token in its context, from 0",
+    "channel": "coordinate of the residual stream",
+    "token": "scored token, in order of the text",
+    "vocabulary": "token id",
+    "token_class": "class of the target token",
+    "decile": "tenth of the training tokens by frequency of the token, 0 the rarest",
+    "profile": "named set of prompts that is judged together",
+    "record": "one prompt with its target",
+    "document": "independent text",
+    "bin": "interval of a histogram",
+    "scalar": "learned scalar, or a stated reduction of a learned vector",
+    "hypothesis": "named explanation",
+    "check": "named test with a verdict",
+}
+UNITS = ("1", "bit", "nat", "byte", "token", "s", "ms", "bit/byte", "nat/token", "byte/token")
+
+
+def variable(
+    dims: str | Sequence[str], values: Any, long_name: str, units: str = "1"
+) -> xr.Variable:
+    """Make a variable with its two attributes; the attrs are assigned whole, never inherited.
+
+    Examples
+    --------
+    >>> variable("visit", [0.5, 0.25], "gate", "1").attrs
+    {'long_name': 'gate', 'units': '1'}
+    """
+    return xr.Variable(dims, np.asarray(values), attrs={"long_name": long_name, "units": units})
+
+
+def check(result: xr.Dataset) -> xr.Dataset:
+    """Return `result` unchanged, or refuse it naming what breaks the conventions.
+
+    Raises
+    ------
+    ValueError
+        If a dim is not in the glossary, or a variable lacks a name or a known unit.
+    """
+    for dim in result.dims:
+        if dim not in DIMS:
+            raise ValueError(f"unknown dim {dim!r}; use one of {list(DIMS)} or add it to DIMS")
+    for name, values in result.data_vars.items():
+        missing = {"long_name", "units"} - set(values.attrs)
+        if missing:
+            raise ValueError(f"variable {name!r} lacks attrs {sorted(missing)}")
+        if values.attrs["units"] not in UNITS:
+            raise ValueError(f"variable {name!r} has unit {values.attrs['units']!r}; use {UNITS}")
+    return result
+
+
+def save(groups: Mapping[str, xr.Dataset], path: Path, *, provenance: Mapping[str, Any]) -> None:
+    """Write checked results as one netCDF tree, with `provenance` as JSON on its root.
+
+    A caller that replaces a file wraps this in `folder.replacing`.
+    """
+    root = xr.Dataset(attrs={"provenance": json.dumps(dict(provenance), sort_keys=True)})
+    checked = {f"/{name}": check(group) for name, group in groups.items()}
+    tree = xr.DataTree.from_dict({"/": root, **checked})
+    tree.to_netcdf(path, engine="h5netcdf")
+
+
+def open_tree(path: Path) -> xr.DataTree:
+    """Read a saved diagnosis into memory and close its file.
+
+    Raises
+    ------
+    OSError
+        If the file is missing or is not netCDF.
+    """
+    with xr.open_datatree(path, engine="h5netcdf") as tree:
+        return tree.load()
+
+
+def provenance(tree: xr.DataTree) -> dict[str, Any]:
+    """Read the provenance back from the root of a diagnosis."""
+    found: dict[str, Any] = json.loads(tree.attrs.get("provenance", "{}"))
+    return found

@@ -1,0 +1,37 @@
+"""Optimizers, schedule and the training loop."""
+
+from workbench.training.loop import (
+    NonFiniteLoss,
+    TrainConfig,
+    begin,
+    learned_scalars,
+    next_token_loss,
+    train,
+    train_config,
+)
+from workbench.training.optimizers import (
+    Muon,
+    OptimizerConfig,
+    optimizer_config,
+    optimizers,
+    orthogonalize,
+)
+from workbench.training.progress import progress
+from workbench.training.schedule import multiplier
+
+__all__ = [
+    "Muon",
+    "NonFiniteLoss",
+    "OptimizerConfig",
+    "TrainConfig",
+    "begin",
+    "learned_scalars",
+    "multiplier",
+    "next_token_loss",
+    "optimizer_config",
+    "optimizers",
+    "orthogonalize",
+    "progress",
+    "train",
+    "train_config",
+]

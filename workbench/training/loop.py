@@ -1,0 +1,393 @@
+"""The training loop: batches in, a run folder out."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from workbench.evaluation import score_batches
+from workbench.folder import (
+    InputError,
+    RunFolder,
+    append_jsonl,
+    create_run,
+    environment,
+    find_run,
+    write_json,
+)
+from workbench.model import Network, save_model, save_state, to_json
+from workbench.text import IGNORED, Data, record_batches, stream_batches
+from workbench.training.optimizers import OptimizerConfig, optimizer_config, optimizers
+from workbench.training.schedule import multiplier
+
+Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Watch = Callable[[Mapping[str, Any]], None]
+
+
+class NonFiniteLoss(RuntimeError):
+    """Training met a NaN or an infinity; says at which step and in which tensor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long and how to train."""
+
+    steps: int = 200  # updates at most
+    seconds: float | None = None  # time budget; the warmdown then follows time
+    tokens_per_step: int = 4096
+    sequence_length: int = 256
+    micro_batches: int = 8  # forward passes a step; also how the stream is cut
+    warmdown_steps: int = 60
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    seed: int = 0  # of the order of records; a packed stream has no random order
+    device: str = "cpu"
+    dtype: str = "float32"  # of the forward pass; weights stay float32
+    validate_every: int = 50  # steps; 0: only at the end
+    validation_tokens: int = 65536  # scored at each of these; the final evaluation takes all
+    checkpoints: int = 8  # kept besides step 0, evenly spaced
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "tokens_per_step", "sequence_length", "micro_batches"):
+            if getattr(self, name) < 1:
+                raise InputError(
+                    name, expected="1 or more", found=str(getattr(self, name)), remedy="Raise it."
+                )
+        if self.warmdown_steps < 0 or self.validate_every < 0 or self.checkpoints < 0:
+            raise InputError(
+                "warmdown_steps, validate_every, checkpoints",
+                expected="0 or more",
+                found="a negative number",
+                remedy="Raise it.",
+            )
+        if self.seconds is not None and not self.seconds > 0:
+            raise InputError(
+                "seconds",
+                expected="a positive time or null",
+                found=str(self.seconds),
+                remedy="Leave it out to train by steps.",
+            )
+        if self.dtype not in ("float32", "bfloat16"):
+            raise InputError(
+                "dtype",
+                expected="float32 or bfloat16",
+                found=self.dtype,
+                remedy="float16 is not supported: its range needs loss scaling.",
+            )
+
+
+def train_config(
+    *, optimizer: Mapping[str, Any], device: str = "auto", dtype: str = "auto", **settings: Any
+) -> TrainConfig:
+    """Make the configuration from plain values, as a notebook or a command line has them.
+
+    ``device="auto"`` is cuda where there is one; ``dtype="auto"`` is bfloat16 on cuda.
+
+    Raises
+    ------
+    InputError
+        If a value is out of range, or the device is not there.
+    """
+    available = torch.cuda.is_available()
+    chosen = ("cuda" if available else "cpu") if device == "auto" else device
+    if chosen.startswith("cuda") and not available:
+        raise InputError(
+            "device",
+            expected="cuda with a GPU that torch can use",
+            found="no such GPU",
+            remedy="Set device to cpu, or install a CUDA build of torch (see environment.yml).",
+        )
+    if dtype == "auto":
+        dtype = "bfloat16" if chosen.startswith("cuda") else "float32"
+    return TrainConfig(
+        optimizer=optimizer_config(**optimizer), device=chosen, dtype=dtype, **settings
+    )
+
+
+def begin(
+    name: str,
+    model: Network,
+    data: Data,
+    config: TrainConfig,
+    *,
+    origin: Mapping[str, str] | None = None,
+    replace: bool = False,
+) -> RunFolder:
+    """Make the folder of a run about to be trained: its record, tokenizer and configuration.
+
+    Parameters
+    ----------
+    origin : mapping, optional
+        ``parent`` (a run) and ``initial_state`` (a file), as far as they apply.
+    replace : bool
+        Remove a run of that name first.
+
+    Raises
+    ------
+    InputError
+        If the data do not fit the model or the name is taken; nothing is made then.
+    """
+    if data.tokenizer.vocab_size > model.config.vocab_size:
+        raise InputError(
+            "model field 'vocab_size'",
+            expected=f"at least the tokenizer's {data.tokenizer.vocab_size}",
+            found=str(model.config.vocab_size),
+            remedy="Leave it out to take the tokenizer's, or use another tokenizer.",
+        )
+    _batches(data, config)(0)  # too short a corpus is refused before anything is written
+    parent = (origin or {}).get("parent") or None
+    if parent is not None:
+        theirs = find_run(parent).record()["data"]["tokenizer_hash"]
+        if theirs != data.tokenizer.hash:
+            raise InputError(
+                f"parent {parent!r}",
+                expected=f"tokenizer {theirs[:12]}, the parent's",
+                found=f"tokenizer {data.tokenizer.hash[:12]}",
+                remedy="Pass -p tokenizer with the parent's tokenizer folder.",
+            )
+    run = create_run(name, replace=replace)
+    data.tokenizer.save(run.path / "tokenizer")
+    write_json(run.path / "model.json", to_json(model.config))
+    run.update(
+        parent=parent,
+        initial_state=(origin or {}).get("initial_state") or None,
+        seed=config.seed,
+        model=to_json(model.config),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        data=data.identity(),
+        environment=environment(),
+    )
+    return run
+
+
+def next_token_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the summed cross-entropy [nat] of targets (B, T), ignored positions left out."""
+    logits = model(inputs).float()
+    return F.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def train(
+    model: Network,
+    data: Data,
+    config: TrainConfig,
+    run: RunFolder,
+    *,
+    watch: Watch | None = None,
+    objective: Objective = next_token_loss,
+) -> Network:
+    """Train `model` in place and leave metrics, checkpoints and weights in `run`.
+
+    Parameters
+    ----------
+    model : Network
+        Fresh or loaded; moved to ``config.device``.
+    data : Data
+        Its training split is learned, the start of its validation split watched.
+    config : TrainConfig
+    run : RunFolder
+        An open folder. Its status becomes running, then finished, stopped (interrupted by hand;
+        weights so far are kept) or failed.
+    watch : callable, optional
+        Called with each line of ``metrics.jsonl``.
+    objective : callable, optional
+        Maps (model, inputs, targets) to a summed loss [nat].
+
+    Raises
+    ------
+    NonFiniteLoss
+        At the first step whose loss or gradient is not finite.
+    """
+    run.update(status="running", training=asdict(config))
+    try:
+        steps = _train(model.to(config.device), data, config, run, watch, objective)
+    except KeyboardInterrupt:
+        save_model(model, run.path)
+        run.update(status="stopped", reason="interrupted")
+        raise
+    except BaseException as error:
+        run.update(status="failed", reason=f"{type(error).__name__}: {error}")
+        raise
+    save_model(model, run.path)
+    run.update(status="finished", steps_done=steps)
+    return model.eval()
+
+
+def _train(
+    model: Network,
+    data: Data,
+    config: TrainConfig,
+    run: RunFolder,
+    watch: Watch | None,
+    objective: Objective,
+) -> int:
+    """Take the steps and return how many they were."""
+    batch_of = _batches(data, config)
+    optimizer = optimizers(model, config.optimizer)
+    elapsed, tokens, kept = 0.0, 0, 0
+    if config.checkpoints:
+        _keep(model, run, 0)
+    for step in range(config.steps):
+        started = time.perf_counter()
+        scale = multiplier(
+            step,
+            steps=config.steps,
+            warmdown_steps=config.warmdown_steps,
+            seconds=config.seconds,
+            elapsed=elapsed,
+        )
+        momentum = config.optimizer.momentum_at(step)
+        loss, grad_norm, counted = _step(
+            model, batch_of(step), optimizer, scale, momentum, config, objective, step + 1
+        )
+        spent = time.perf_counter() - started
+        elapsed += spent
+        tokens += counted
+        last = step + 1 == config.steps or (config.seconds is not None and elapsed > config.seconds)
+        line = {
+            "step": step + 1,
+            "tokens": tokens,
+            "seconds": round(elapsed, 4),
+            "loss": loss,
+            "learning_rate": scale * config.optimizer.matrix_lr,
+            "learning_rate_multiplier": scale,
+            "momentum": momentum,
+            "grad_norm": grad_norm,
+            "ms": round(1000 * spent, 3),
+            "scalars": learned_scalars(model),
+        }
+        due = config.validate_every and (step + 1) % config.validate_every == 0
+        if due or last:
+            line["validation_bits_per_byte"] = _validate(model, data, config)
+        append_jsonl(run.metrics, line)
+        if watch is not None:
+            watch(line)
+        progress = max((step + 1) / config.steps, elapsed / (config.seconds or float("inf")))
+        if int(progress * config.checkpoints) > kept or (config.checkpoints and last):
+            kept = int(progress * config.checkpoints)
+            _keep(model, run, step + 1)
+        if last:
+            break
+    return step + 1
+
+
+def _step(
+    model: Network,
+    batch: tuple[np.ndarray, np.ndarray],
+    optimizer: list[torch.optim.Optimizer],
+    scale: float,
+    momentum: float,
+    config: TrainConfig,
+    objective: Objective,
+    number: int,
+) -> tuple[float, float, int]:
+    """Accumulate one step's gradient and apply it; return loss, gradient norm, tokens."""
+    model.train()
+    inputs, targets = (torch.from_numpy(part).to(config.device) for part in batch)
+    counted = int((targets != IGNORED).sum())
+    rows = max(1, len(inputs) // config.micro_batches)
+    total = torch.zeros((), device=config.device)
+    use_autocast = config.dtype == "bfloat16"
+    for some, wanted in zip(inputs.split(rows), targets.split(rows), strict=True):
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=use_autocast):
+            loss = objective(model, some, wanted) / counted
+        loss.backward()
+        total += loss.detach()
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    value, grad_norm = float(total), float(norm)
+    if not (np.isfinite(value) and np.isfinite(grad_norm)):
+        raise NonFiniteLoss(
+            f"step {number}: loss {value}, gradient norm {grad_norm}; first not finite: "
+            f"{_first_not_finite(model)}. Lower the learning rate or clip the gradient "
+            "(optimizer: clip_grad_norm)."
+        )
+    if config.optimizer.clip_grad_norm:
+        torch.nn.utils.clip_grads_with_norm_(parameters, config.optimizer.clip_grad_norm, norm)
+    for each in optimizer:
+        for group in each.param_groups:
+            group["lr"] = group["base_lr"] * scale
+            if "momentum" in group:
+                group["momentum"] = momentum
+        each.step()
+        each.zero_grad(set_to_none=True)
+    return value, grad_norm, counted
+
+
+def _first_not_finite(model: nn.Module) -> str:
+    """Name the first parameter, else gradient, that holds a NaN or an infinity."""
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            return f"weight {name}"
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+            return f"gradient of {name}"
+    return "the loss itself"
+
+
+def learned_scalars(model: Network) -> dict[str, float]:
+    """Return every learned scalar, and the mean of every learned vector of scales.
+
+    Names are the parameter's, with an index for scalars (``blocks.0.attn.q_gain.2``) and
+    ``.mean`` for per-channel vectors (``blocks.0.attn_scale.mean``).
+    """
+    named = {
+        name: parameter.detach()
+        for name, parameter in model.named_parameters()
+        if parameter.ndim < 2 or "resid_mix" in name or "skip_weights" in name
+    }
+    names, values = [], []
+    for name, tensor in named.items():
+        if name.endswith(("q_gain", "alpha")):
+            names += [f"{name}.{index}" for index in range(len(tensor))]
+            values.append(tensor.float())
+        else:
+            rows = tensor.float().reshape(-1, tensor.shape[-1]).mean(dim=1)
+            names += [
+                f"{name}.{i}.mean" if len(rows) > 1 else f"{name}.mean" for i in range(len(rows))
+            ]
+            values.append(rows)
+    together = torch.cat(values).cpu().tolist()  # one transfer from the device
+    return {name: round(value, 6) for name, value in zip(names, together, strict=True)}
+
+
+def _batches(data: Data, config: TrainConfig) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+    """Choose how the training split is cut."""
+    if data.train.answers is not None:
+        return record_batches(
+            data.train,
+            sequence_length=config.sequence_length,
+            tokens_per_step=config.tokens_per_step,
+            seed=config.seed,
+        )
+    return stream_batches(
+        data.train,
+        sequence_length=config.sequence_length,
+        tokens_per_step=config.tokens_per_step,
+        micro_batches=config.micro_batches,
+    )
+
+
+def _validate(model: Network, data: Data, config: TrainConfig) -> float:
+    """Return bits per byte on the start of the validation split."""
+    model.eval()
+    nat, size = 0.0, 0
+    for part in score_batches(
+        model,
+        data.validation,
+        sequence_length=config.sequence_length,
+        limit=config.validation_tokens,
+    ):
+        nat += float(part["nll"].sum())
+        size += int(data.tokenizer.byte_counts(part["id"], part["previous"]).sum())
+    return nat / float(np.log(2)) / size
+
+
+def _keep(model: Network, run: RunFolder, step: int) -> None:
+    """Keep the weights after `step` updates."""
+    save_state(model, run.checkpoints / f"step-{step:06d}.safetensors")

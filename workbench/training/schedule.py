@@ -1,0 +1,37 @@
+"""The learning-rate multiplier: full rate, then a linear warmdown by steps or by time."""
+
+
+def multiplier(
+    step: int,
+    *,
+    steps: int,
+    warmdown_steps: int,
+    seconds: float | None = None,
+    elapsed: float = 0.0,
+) -> float:
+    """Return the factor on every learning rate for the update after `step` updates.
+
+    Parameters
+    ----------
+    step : int
+        Updates done so far.
+    steps, warmdown_steps : int
+        Length of the run and of its linear descent to 0, in updates.
+    seconds : float, optional
+        Time budget. The descent then begins when what is left of it equals `warmdown_steps` at
+        the pace so far, and reaches 0 at the end of the budget.
+    elapsed : float
+        Training time so far [s].
+
+    Examples
+    --------
+    >>> [multiplier(step, steps=10, warmdown_steps=4) for step in (0, 6, 8, 9)]
+    [1.0, 1.0, 0.5, 0.25]
+    """
+    if warmdown_steps <= 0:
+        return 1.0
+    if seconds is not None:
+        window = warmdown_steps * elapsed / max(step, 1)
+        remaining = max(seconds - elapsed, 0.0)
+        return min(remaining / window, 1.0) if window > 0 else 1.0
+    return min(max((steps - step) / warmdown_steps, 0.0), 1.0)
