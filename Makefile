@@ -36,18 +36,18 @@ check: $(STAMP)  ## ruff (notebooks too), mypy, stripped notebooks, code lines b
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	$(RUN) -m nbstripout --verify $(NOTEBOOKS)
+	$(RUN) -m nbstripout --verify --keep-id $(NOTEBOOKS)
 	$(RUN) tests/code_lines.py
 
 notebooks: $(STAMP)  ## strip and format notebooks/ as `check` wants them
-	$(RUN) -m nbstripout $(NOTEBOOKS)
+	$(RUN) -m nbstripout --keep-id $(NOTEBOOKS)
 	$(RUN) -m ruff format notebooks
 
 reports: $(STAMP)  ## run every report anew, in place, outputs and counts kept
 	set -e; for each in reports/*.ipynb; do \
 	  $(RUN) -m nbconvert --log-level WARN --to notebook --execute --inplace \
 	    --ExecutePreprocessor.record_timing=False $$each; \
-	  $(RUN) -m nbstripout --keep-output --keep-count \
+	  $(RUN) -m nbstripout --keep-output --keep-count --keep-id \
 	    --extra-keys "metadata.widgets metadata.language_info.version" $$each; \
 	done
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from workbench.folder import PROJECT, InputError, find_run, runs_root
 
+RAW = argparse.RawDescriptionHelpFormatter
 EXPERIMENTS = PROJECT / "notebooks" / "experiments"
 
 EPILOG = """\
@@ -166,29 +167,39 @@ def _fail(message: str, code: int = 2) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Build the command line."""
-    raw = argparse.RawDescriptionHelpFormatter
     top = argparse.ArgumentParser(
         prog="python -m workbench",
         description="Train, evaluate and diagnose small language models.",
         epilog=EPILOG,
-        formatter_class=raw,
+        formatter_class=RAW,
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _experiments(verbs)
+    _judgements(verbs)
+    _records(verbs)
+    return top
 
-    def verb(name: str, action: Any, about: str, **extra: Any) -> argparse.ArgumentParser:
-        made = verbs.add_parser(
-            name,
-            help=about,
-            description=extra.pop("description", about),
-            formatter_class=raw,
-            **extra,
-        )
-        made.set_defaults(action=action)
-        return made
 
-    def experiment(made: argparse.ArgumentParser) -> None:
-        made.add_argument("--name", help="name of the run; by default the notebook's and a number")
-        made.add_argument(
+def _verb(verbs: Any, name: str, action: Any, about: str, **extra: Any) -> argparse.ArgumentParser:
+    """Add one verb."""
+    made: argparse.ArgumentParser = verbs.add_parser(
+        name, help=about, description=about, formatter_class=RAW, **extra
+    )
+    made.set_defaults(action=action)
+    return made
+
+
+def _experiments(verbs: Any) -> None:
+    """Add the verbs that make runs."""
+    made = _verb(verbs, "run", run, "execute an experiment notebook as a run")
+    made.add_argument("notebook", help="path of a notebook with a tagged parameters cell")
+    about = "train a model: run notebooks/experiments/train.ipynb"
+    train = _verb(verbs, "train", run, about, epilog=TRAIN_EPILOG)
+    train.set_defaults(notebook=str(EXPERIMENTS / "train.ipynb"))
+    for each in (made, train):
+        each.add_argument("--name", help="name of the run; by default the notebook's and a number")
+        each.add_argument("--replace", action="store_true", help="remove a run of that name first")
+        each.add_argument(
             "-p",
             "--parameter",
             nargs=2,
@@ -197,35 +208,24 @@ def parser() -> argparse.ArgumentParser:
             metavar=("KEY", "VALUE"),
             help="a parameter of the notebook, as YAML",
         )
-        made.add_argument("--replace", action="store_true", help="remove a run of that name first")
 
-    made = verb("run", run, "execute an experiment notebook as a run")
-    made.add_argument("notebook", help="path of a notebook with a tagged parameters cell")
-    experiment(made)
 
-    made = verb(
-        "train", run, "train a model: run notebooks/experiments/train.ipynb", epilog=TRAIN_EPILOG
-    )
-    made.set_defaults(notebook=str(EXPERIMENTS / "train.ipynb"))
-    experiment(made)
-
-    made = verb("evaluate", evaluate, "bits per byte of a run, by protocol, with standard error")
+def _judgements(verbs: Any) -> None:
+    """Add the verbs that open a run's model."""
+    made = _verb(verbs, "evaluate", evaluate, "bits per byte of a run, with its standard error")
     made.add_argument("run", help="name of a run, or its folder")
     made.add_argument("--corpus", help="another corpus: a known name or a path")
-    made.add_argument(
-        "--protocol",
-        default="full",
-        help="full (default): windows side by side; sliding:N: a window every N tokens",
-    )
+    about = "full (default): windows side by side; sliding:N: one every N tokens"
+    made.add_argument("--protocol", default="full", help=about)
     made.add_argument("--format", choices=("text", "json"), default="text")
 
-    made = verb("diagnose", diagnose, "probe a run: writes diagnosis.nc, prints a summary")
+    made = _verb(verbs, "diagnose", diagnose, "probe a run: writes diagnosis.nc, prints a summary")
     made.add_argument("run", help="name of a run, or its folder")
     made.add_argument("--corpus", help="another corpus: a known name or a path")
     made.add_argument("--tokens", type=int, help="score about this many tokens (default: all)")
     made.add_argument("--only", help="names of diagnostics, with commas")
 
-    made = verb("generate", generate, "continue a prompt")
+    made = _verb(verbs, "generate", generate, "continue a prompt")
     made.add_argument("run", help="name of a run, or its folder")
     made.add_argument("--prompt", required=True)
     made.add_argument("--tokens", type=int, default=64, help="how many tokens at most")
@@ -233,15 +233,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--top-k", type=int, help="draw among the K most probable only")
     made.add_argument("--seed", type=int, default=0, help="of the draws")
 
-    made = verb("report", report, "one self-contained HTML page about one or more runs")
+
+def _records(verbs: Any) -> None:
+    """Add the verbs that read what runs have left."""
+    made = _verb(verbs, "report", report, "one self-contained HTML page about one or more runs")
     made.add_argument("run", nargs="+", help="names of diagnosed runs")
     made.add_argument("--output", metavar="FILE.html", help="default: report.html in the run")
 
-    made = verb("runs", runs, "list runs")
+    made = _verb(verbs, "runs", runs, "list runs")
     made.add_argument("--tree", action="store_true", help="draw which run came from which")
     made.add_argument("--leaderboard", action="store_true", help="rank runs that may be compared")
     made.add_argument("--format", choices=("text", "json", "csv"), default="text")
-    return top
 
 
 TRAIN_EPILOG = """\

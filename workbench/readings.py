@@ -233,8 +233,7 @@ def routing_audit(ds: xr.Dataset) -> str:
         return "Not able to judge: no profile has two targets that its contexts can tell apart."
     rows = ds.isel(profile=several)
     owned = rows.owned_coverage.values.astype(float)
-    unmeasured = int((~np.isfinite(owned)).sum())
-    if unmeasured:
+    if unmeasured := int((~np.isfinite(owned)).sum()):
         return f"Not able to judge: {unmeasured} of {owned.size} profiles are unmeasured."
     fallen = np.flatnonzero(rows.collapsed.values.astype(bool))
     order = np.lexsort((-rows.dominant_rate.values, owned))
@@ -290,7 +289,7 @@ def token_loss(ds: xr.Dataset) -> str:
     rows = ds.isel(token_class=np.flatnonzero(counts >= FEW_TOKENS))
     few = int(((counts > 0) & (counts < FEW_TOKENS)).sum())
     classes = "1 class" if few == 1 else f"{few} classes"
-    small = f" ({classes} with under {FEW_TOKENS} tokens not judged)" if few else ""
+    small = f"; {classes} with under {FEW_TOKENS} tokens not judged" if few else ""
     if not rows.sizes["token_class"] or not np.isfinite(rows.contribution.values).all():
         return f"Not able to judge: no class has {FEW_TOKENS} tokens with a finite loss{small}."
     total = float(ds.contribution.where(ds.tokens > 0, 0.0).sum(skipna=False))
@@ -328,13 +327,11 @@ def _error(point: xr.Dataset) -> str:
 
 def _tie(most: xr.Dataset, second: xr.Dataset) -> str:
     """Say so where the first class cannot be told from the second."""
-    names = ("contribution", "contribution_standard_error")
-    (high, error), (low, other) = (
-        [float(each.get(name, math.nan)) for name in names] for each in (most, second)
-    )
-    if not high - low < 2 * math.hypot(error, other):
+    gap = float(most.contribution) - float(second.contribution)
+    errors = [float(each.get("contribution_standard_error", math.nan)) for each in (most, second)]
+    if not gap < 2 * math.hypot(*errors):
         return ""
-    return f", not separable from {_class(second)} ({low:.3f})"
+    return f", not separable from {_class(second)} ({float(second.contribution):.3f})"
 
 
 def training(metrics: Sequence[Mapping[str, Any]]) -> str:
@@ -353,8 +350,8 @@ def training(metrics: Sequence[Mapping[str, Any]]) -> str:
     if scores.size:
         ended += f" and validation {scores[-1]:.3f} bit/byte (step {at[-1]:.0f}"
         best = int(scores.argmin())
-        better = f"; best {scores[best]:.3f} at step {at[best]:.0f}"
-        ended += better + ")" if scores[best] < scores[-1] else ")"
+        is_last = scores[best] == scores[-1]
+        ended += ")" if is_last else f"; best {scores[best]:.3f} at step {at[best]:.0f})"
     return f"{ended}. {_schedule(*logged(metrics, 'learning_rate'))}"
 
 

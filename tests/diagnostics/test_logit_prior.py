@@ -72,7 +72,9 @@ def test_runner_up_by_loop():
     scores = np.random.default_rng(0).normal(size=(6, 5))
     order = scores.argsort(axis=1)[:, ::-1]
     place = piece_order(list("abcde"))
-    found = rival_ids(scores, np.zeros(6, int), order[:, 0], place=place, rival="runner_up")
+    found = rival_ids(
+        scores, target=np.zeros(6, int), winner=order[:, 0], place=place, rival="runner_up"
+    )
     np.testing.assert_array_equal(found, order[:, 1])
 
 

@@ -80,7 +80,7 @@ def branch_profile(
     wanted, given = set(target.tolist()), set(predicted.tolist())
     owned = set(target[right].tolist())
     dominant = predictions[0][0] if count else -1
-    probability, margin, rank = _standing(logits, target, place)
+    probability, margin, rank = _standing(logits, target, place=place)
     return BranchProfile(
         count=count,
         correct=int(right.sum()),
@@ -105,12 +105,12 @@ def branch_profile(
         missing=tuple((pieces[each], n) for each, n in targets if each not in given),
         targets=tuple((pieces[each], n) for each, n in targets[:KEPT]),
         predictions=tuple((pieces[each], n) for each, n in predictions[:KEPT]),
-        confusions=_confusions(target[~right], predicted[~right], place, pieces),
+        confusions=_confusions(target[~right], predicted[~right], place=place, pieces=pieces),
     )
 
 
 def _standing(
-    logits: NDArray[np.float64], target: NDArray[np.int64], place: NDArray[np.int64]
+    logits: NDArray[np.float64], target: NDArray[np.int64], *, place: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Return each target's probability, its margin over the best other, and its rank."""
     rows = np.arange(len(target))
@@ -140,6 +140,7 @@ def _counted(ids: NDArray[np.int64], place: NDArray[np.int64]) -> list[tuple[int
 def _confusions(
     target: NDArray[np.int64],
     predicted: NDArray[np.int64],
+    *,
     place: NDArray[np.int64],
     pieces: Sequence[str],
 ) -> tuple[tuple[str, str, int], ...]:

@@ -124,12 +124,14 @@ def explain(
     head = output_head(model)
     _check_input(mu, rival, channels=head.weight.shape[1])
     place = piece_order(pieces)
-    rivals = rival_ids(states.scores, states.target, states.predicted, place=place, rival=rival)
+    rivals = rival_ids(
+        states.scores, target=states.target, winner=states.predicted, place=place, rival=rival
+    )
     split = margin_split(states.hidden, head, mu=mu, winner=states.predicted, rival=rivals)
     verdict = verdicts(states.scores, head, mu=mu, winner=states.predicted, place=place)
     dataset = xr.Dataset(
         _variables(split, verdict),
-        coords=_coords(states, rivals, np.array(pieces), token_classes),
+        coords=_coords(states, rivals, pieces=np.array(pieces), token_classes=token_classes),
         attrs={"reference": description, "rival": rival},
     )
     return check(dataset)
@@ -229,6 +231,7 @@ def _variables(split: Split, verdict: NDArray[np.str_]) -> dict[str, xr.Variable
 def _coords(
     states: BranchStates,
     rivals: NDArray[np.int64],
+    *,
     pieces: NDArray[np.str_],
     token_classes: Sequence[str] | None,
 ) -> dict[str, tuple[str, NDArray[np.generic]]]:

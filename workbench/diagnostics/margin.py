@@ -26,9 +26,9 @@ class Split:
 
 def rival_ids(
     scores: NDArray[np.float64],
+    *,
     target: NDArray[np.int64],
     winner: NDArray[np.int64],
-    *,
     place: NDArray[np.int64],
     rival: str = "target",
 ) -> NDArray[np.int64]:

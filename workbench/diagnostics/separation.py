@@ -86,7 +86,7 @@ def separation(
         return found
     same = float(distance[pair & alike].mean())
     ratio = found.different / max(same, FLOOR)
-    margins = _margins(scaled, number, len(groups))
+    margins = _margins(scaled, number, n_group=len(groups))
     margin = float(margins.mean())
     near = min(found.different, found.centroid_min, margin) <= NEAR
     return Separation(
@@ -97,8 +97,8 @@ def separation(
         centroid_min=found.centroid_min,
         margin=margin,
         poorly_separated=float((margins <= NEAR).mean()),
-        silhouette=_silhouette(distance, number, size),
-        p_value=_p_value(scaled, number, len(groups), margin, n_permutation, seed),
+        silhouette=_silhouette(distance, number, size=size),
+        p_value=_p_value(scaled, number, margin=margin, n_permutation=n_permutation, seed=seed),
         verdict="low" if near or ratio <= RATIO else "apart",
     )
 
@@ -135,7 +135,7 @@ def _distances(points: NDArray[np.float64], others: NDArray[np.float64]) -> NDAr
 
 
 def _margins(
-    points: NDArray[np.float64], number: NDArray[np.int64], n_group: int
+    points: NDArray[np.float64], number: NDArray[np.int64], *, n_group: int
 ) -> NDArray[np.float64]:
     """Return the leave-one-out margin of every record whose target has another record."""
     member = _member(number, n_group)
@@ -152,7 +152,7 @@ def _margins(
 
 
 def _silhouette(
-    distance: NDArray[np.float64], number: NDArray[np.int64], size: NDArray[np.int64]
+    distance: NDArray[np.float64], number: NDArray[np.int64], *, size: NDArray[np.int64]
 ) -> float:
     """Average the silhouette of the records whose target has another record."""
     totals = distance @ _member(number, len(size))  # (record, group)
@@ -168,7 +168,7 @@ def _silhouette(
 def _p_value(
     points: NDArray[np.float64],
     number: NDArray[np.int64],
-    n_group: int,
+    *,
     margin: float,
     n_permutation: int,
     seed: int,
@@ -177,7 +177,9 @@ def _p_value(
     if not n_permutation:
         return NAN
     rng = np.random.default_rng(seed)
+    n_group = int(number.max()) + 1
     dealt = [
-        _margins(points, rng.permutation(number), n_group).mean() for _ in range(n_permutation)
+        _margins(points, rng.permutation(number), n_group=n_group).mean()
+        for _ in range(n_permutation)
     ]
     return float((1 + np.sum(np.array(dealt) >= margin - 1e-12)) / (1 + n_permutation))

@@ -6,6 +6,7 @@ Letters: ``B`` rows of a batch, ``T`` positions, ``V`` vocabulary.
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from workbench.text import (
     windows,
 )
 
-Columns = dict[str, NDArray[np.generic]]
+Columns = dict[str, NDArray[Any]]
 
 
 def stride_of(protocol: str, sequence_length: int) -> int | None:
@@ -164,9 +165,20 @@ def token_table(
         if watch is not None:
             watch(done)
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    offset, ids, previous = (columns.pop(name) for name in ("offset", "id", "previous"))
+    attrs = {
+        "protocol": protocol if tokens.answers is None else "answers",
+        "context": sequence_length,
+        "split_tokens": len(tokens.ids),
+        "class_names": ",".join(TOKEN_CLASSES),
+        "class_scheme_hash": class_scheme(tokenizer).hash,
+    }
+    return check(xr.Dataset(_label(columns, tokens, tokenizer), attrs=attrs))
+
+
+def _label(columns: Columns, tokens: Tokens, tokenizer: Tokenizer) -> dict[str, xr.Variable]:
+    """Turn scored columns into labelled variables, with what text and tokenizer add."""
+    ids, previous, offset = columns["id"], columns["previous"], columns["offset"]
     classes = classify(class_scheme(tokenizer), ids, previous)
-    bytes_ = tokenizer.byte_counts(ids, previous)
     table = {
         "id": ("token id of the target", "1", ids.astype(np.int32)),
         "nll": ("negative log likelihood of the target", "nat", columns["nll"]),
@@ -175,22 +187,14 @@ def token_table(
         "top1": ("token id predicted first", "1", columns["top1"].astype(np.int32)),
         "top1_probability": ("probability of the first", "1", columns["top1_probability"]),
         "token_class": ("class of the target", "1", classes.astype(np.int8)),
-        "bytes": ("bytes the target stands for", "byte", bytes_.astype(np.int32)),
+        "bytes": ("bytes of the target", "byte", tokenizer.byte_counts(ids, previous)),
         "document": ("document", "1", tokens.document_of(offset).astype(np.int32)),
         "position": ("position in the context", "1", columns["position"].astype(np.int32)),
         "repeated": ("occurred earlier in its document", "1", repeated(tokens, offset)),
     }
-    attrs = {
-        "protocol": protocol if tokens.answers is None else "answers",
-        "context": sequence_length,
-        "split_tokens": len(tokens.ids),
-        "class_names": ",".join(TOKEN_CLASSES),
-        "class_scheme_hash": class_scheme(tokenizer).hash,
-    }
-    data = {
+    return {
         name: variable("token", values, what, unit) for name, (what, unit, values) in table.items()
     }
-    return check(xr.Dataset(data, attrs=attrs))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ from workbench.text.tokenizer import Tokenizer, byte_tokenizer, load_tokenizer, 
 from workbench.text.tokens import Tokens
 from workbench.text.world import world_documents, world_tokens
 
+WORLD_VOCABULARY = 512  # a world's few words, each one token; it has no use for more
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
@@ -59,7 +61,7 @@ def open_data(
         ``""``: the model beside token shards, else one trained here on the training split;
         ``"bytes"``: raw bytes; else a path to a saved or foreign tokenizer.
     vocab_size : int
-        Size of a tokenizer that is trained here.
+        Size of a tokenizer that is trained here; a closed world takes `WORLD_VOCABULARY` at most.
     """
     corpus = open_corpus(source, text_field=text_field)
     chosen = _tokenizer(corpus, str(tokenizer), vocab_size)
@@ -103,5 +105,7 @@ def _tokenizer(corpus: Corpus, wanted: str, vocab_size: int) -> Tokenizer:
         return load_tokenizer(Path(wanted))
     if corpus.tokenizer_path is not None:
         return load_tokenizer(corpus.tokenizer_path)
-    documents = corpus.train if corpus.world is None else world_documents(corpus.world)
-    return train_tokenizer(documents, vocab_size=vocab_size)
+    if corpus.world is not None:
+        documents = world_documents(corpus.world)
+        return train_tokenizer(documents, vocab_size=min(vocab_size, WORLD_VOCABULARY))
+    return train_tokenizer(corpus.train, vocab_size=vocab_size)

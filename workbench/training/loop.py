@@ -241,37 +241,29 @@ def _train(
             seconds=config.seconds,
             elapsed=elapsed,
         )
-        momentum = config.optimizer.momentum_at(step)
-        loss, grad_norm, counted = _step(
-            model, batch_of(step), optimizer, scale, momentum, config, objective, step + 1
-        )
+        measured = _step(model, batch_of(step), optimizer, config, objective, step, scale)
         spent = time.perf_counter() - started
         elapsed += spent
-        tokens += counted
-        last = step + 1 == config.steps or (config.seconds is not None and elapsed > config.seconds)
+        tokens += measured.pop("counted")
+        progress = max((step + 1) / config.steps, elapsed / (config.seconds or float("inf")))
         line = {
             "step": step + 1,
             "tokens": tokens,
             "seconds": round(elapsed, 4),
-            "loss": loss,
-            "learning_rate": scale * config.optimizer.matrix_lr,
-            "learning_rate_multiplier": scale,
-            "momentum": momentum,
-            "grad_norm": grad_norm,
             "ms": round(1000 * spent, 3),
+            **measured,
             "scalars": learned_scalars(model),
         }
         due = config.validate_every and (step + 1) % config.validate_every == 0
-        if due or last:
+        if due or progress >= 1:
             line["validation_bits_per_byte"] = _validate(model, data, config)
         append_jsonl(run.metrics, line)
         if watch is not None:
             watch(line)
-        progress = max((step + 1) / config.steps, elapsed / (config.seconds or float("inf")))
-        if int(progress * config.checkpoints) > kept or (config.checkpoints and last):
-            kept = int(progress * config.checkpoints)
+        if int(min(progress, 1.0) * config.checkpoints) > kept:
+            kept = int(min(progress, 1.0) * config.checkpoints)
             _keep(model, run, step + 1)
-        if last:
+        if progress >= 1:
             break
     return step + 1
 
@@ -280,13 +272,12 @@ def _step(
     model: Network,
     batch: tuple[np.ndarray, np.ndarray],
     optimizer: list[torch.optim.Optimizer],
-    scale: float,
-    momentum: float,
     config: TrainConfig,
     objective: Objective,
-    number: int,
-) -> tuple[float, float, int]:
-    """Accumulate one step's gradient and apply it; return loss, gradient norm, tokens."""
+    step: int,
+    scale: float,
+) -> dict[str, Any]:
+    """Accumulate one step's gradient and apply it; return what was measured."""
     model.train()
     inputs, targets = (torch.from_numpy(part).to(config.device) for part in batch)
     counted = int((targets != IGNORED).sum())
@@ -303,12 +294,13 @@ def _step(
     value, grad_norm = float(total), float(norm)
     if not (np.isfinite(value) and np.isfinite(grad_norm)):
         raise NonFiniteLoss(
-            f"step {number}: loss {value}, gradient norm {grad_norm}; first not finite: "
+            f"step {step + 1}: loss {value}, gradient norm {grad_norm}; first not finite: "
             f"{_first_not_finite(model)}. Lower the learning rate or clip the gradient "
             "(optimizer: clip_grad_norm)."
         )
     if config.optimizer.clip_grad_norm:
         torch.nn.utils.clip_grads_with_norm_(parameters, config.optimizer.clip_grad_norm, norm)
+    momentum = config.optimizer.momentum_at(step)
     for each in optimizer:
         for group in each.param_groups:
             group["lr"] = group["base_lr"] * scale
@@ -316,7 +308,14 @@ def _step(
                 group["momentum"] = momentum
         each.step()
         each.zero_grad(set_to_none=True)
-    return value, grad_norm, counted
+    return {
+        "counted": counted,
+        "loss": value,
+        "learning_rate": scale * config.optimizer.matrix_lr,
+        "learning_rate_multiplier": scale,
+        "momentum": momentum,
+        "grad_norm": grad_norm,
+    }
 
 
 def _first_not_finite(model: nn.Module) -> str:
