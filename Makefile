@@ -18,14 +18,18 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
+WORLD := -p corpus closed-world -p model '{d_model: 64, output_bias: true}' -p sequence_length 32 \
+  -p tokens_per_step 1024 -p micro_batches 1 -p validate_every 8
+
 demo: $(STAMP)  ## train, evaluate and probe the runs demo and demo-world; render their report
 	$(RUN) -m workbench train --name demo --replace
-	$(RUN) -m workbench train --name demo-world --replace -p corpus closed-world
+	$(RUN) -m workbench train --name demo-world --replace $(WORLD) -p steps 16 -p warmdown_steps 6
 	$(RUN) -m workbench evaluate demo
 	$(RUN) -m workbench evaluate demo-world
 	$(RUN) -m workbench diagnose demo
 	$(RUN) -m workbench diagnose demo-world
 	$(RUN) -m workbench report demo demo-world --output reports/rendered/demo.html
+	@echo "open reports/rendered/demo.html in a browser"
 
 test: export OMP_NUM_THREADS := 1
 test: $(STAMP)  ## every test: library, docstring examples, reports (nbval); with coverage
@@ -51,8 +55,9 @@ reports: $(STAMP)  ## run every report anew, in place, outputs and counts kept
 	    --extra-keys "metadata.widgets metadata.language_info.version" $$each; \
 	done
 
-bench: $(STAMP)  ## run every script of bench/, results to bench/results
-	set -e; for each in bench/*.py; do $(RUN) $$each; done
+bench: $(STAMP)  ## measure speed, and with PEER=folder against a peer's run; results to bench/results
+	OMP_NUM_THREADS=1 $(RUN) bench/speed.py
+	$(if $(PEER),OMP_NUM_THREADS=1 $(RUN) bench/parameter_golf.py $(PEER))
 
 lab: $(STAMP)  ## open JupyterLab on the explore notebooks
 	$(RUN) -m jupyter lab --notebook-dir=. notebooks/explore

@@ -109,7 +109,18 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     whole = lines[:-1]  # what follows the last newline was never finished
-    return [json.loads(line) for line in whole if line]
+    found = []
+    for number, line in enumerate(whole, start=1):
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise InputError(
+                path,
+                expected="one JSON object a line",
+                found=f"line {number}: {error}",
+                remedy="Restore the file, or remove that line.",
+            ) from None
+    return found
 
 
 def digest(*parts: bytes | str) -> str:
@@ -195,6 +206,13 @@ class RunFolder:
     def record(self) -> dict[str, Any]:
         """Read ``run.json``; a run whose process is gone reads ``crashed`` instead of running."""
         record: dict[str, Any] = read_json(self.path / "run.json")
+        if not isinstance(record, dict):
+            raise InputError(
+                self.path / "run.json",
+                expected="a JSON object",
+                found=type(record).__name__,
+                remedy="Restore the file, or remove the run.",
+            )
         if record.get("status") == "running" and not _is_alive(record.get("environment", {})):
             record["status"] = "crashed"
         return record

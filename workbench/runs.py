@@ -59,8 +59,15 @@ def _summary(run: RunFolder) -> dict[str, Any]:
         "standard_error": evaluation.get("standard_error"),
         "corpus_hash": evaluation.get("corpus_hash"),
         "context": evaluation.get("context"),
-        "budget": training.get("seconds") or training.get("steps"),
+        "budget": _budget(training),
     }
+
+
+def _budget(training: dict[str, Any]) -> str | None:
+    """Say what limited a training run; 60 s and 60 steps are different budgets."""
+    if training.get("seconds"):
+        return f"{training['seconds']} s"
+    return f"{training['steps']} steps" if training.get("steps") else None
 
 
 def leaderboard(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -104,16 +111,20 @@ def to_tree(rows: list[dict[str, Any]]) -> str:
     """Draw which run came from which."""
     names = {row["name"] for row in rows}
     lines: list[str] = []
+    drawn: set[str] = set()
 
     def draw(row: dict[str, Any], depth: int) -> None:
+        if row["name"] in drawn:
+            return
+        drawn.add(row["name"])
         lines.append(f"{'  ' * depth}{row['name']}  {_cell(row['bits_per_byte'])}")
         for child in rows:
-            if child["parent"] == row["name"] and child is not row:
+            if child["parent"] == row["name"]:
                 draw(child, depth + 1)
 
-    for row in rows:
-        if row["parent"] not in names or row["parent"] == row["name"]:
-            draw(row, 0)
+    roots = [row for row in rows if row["parent"] not in names or row["parent"] == row["name"]]
+    for row in [*roots, *rows]:  # rows again: runs made anew from each other have no root
+        draw(row, 0)
     return "\n".join(lines) or to_text(rows)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -202,8 +203,11 @@ DIAGNOSTICS: dict[str, Callable[[Sample], xr.Dataset]] = {
 def inapplicable(sample: Sample) -> dict[str, str]:
     """Name the diagnostics that have nothing to measure on this run, with the reason."""
     reasons = {}
-    if sample.run.model.config.value_residual is None:
+    config = sample.run.model.config
+    if config.value_residual is None:
         reasons["value_residual"] = "the network has no value residual"
+    elif config.n_layer < 2:
+        reasons["value_residual"] = "one block alone has no earlier value"
     if sample.data.corpus.world is None:
         reasons["routing_audit"] = "the corpus has no profiles (closed-world has)"
     return reasons
@@ -279,11 +283,17 @@ def save_diagnosis(
         "measured_corpus_hash": data.corpus.hash,
         "class_scheme_hash": class_scheme(data.tokenizer).hash,
     }
-    kept: dict[str, xr.Dataset] = {}
-    if path.exists():
-        before = result.open_tree(path)
-        if result.provenance(before) == provenance:
-            kept = {name: node.to_dataset() for name, node in before.children.items()}
     with replacing(path) as scratch:
-        result.save({**kept, **groups}, scratch, provenance=provenance)
+        result.save({**_kept(path, provenance), **groups}, scratch, provenance=provenance)
     return path
+
+
+def _kept(path: Path, provenance: Mapping[str, Any]) -> dict[str, xr.Dataset]:
+    """Read the groups of an earlier diagnosis of the same data, if there is a readable one."""
+    try:
+        before = result.open_tree(path)
+    except OSError:  # missing, or damaged: then it is made anew
+        return {}
+    if result.provenance(before) != provenance:
+        return {}
+    return {name: node.to_dataset() for name, node in before.children.items()}

@@ -28,10 +28,13 @@ def singular_values(weight: Tensor) -> NDArray[np.float64]:
     Returns
     -------
     (min(rows, columns),) float64
+        All NaN when an entry is not finite.
     """
     matrix = weight.detach().double()
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.mT
+    if not torch.isfinite(matrix).all():
+        return np.full(matrix.shape[0], np.nan)
     energy = torch.linalg.eigvalsh(matrix @ matrix.mT).flip(0)
     if energy[-1] <= 1e-12 * energy[0]:
         return torch.linalg.svdvals(matrix).cpu().numpy()
@@ -57,7 +60,8 @@ def spectral_ranks(sigma: NDArray[np.float64], *, tolerance: float) -> dict[str,
     dict
         ``effective_rank`` exp(H(p)), ``effective_rank_energy`` exp(H(q)),
         ``participation_ratio`` 1 / sum(q**2), ``stable_rank`` 1 / max(q), ``numerical_rank``,
-        ``condition_number``. All but the numerical rank are NaN for a matrix of zeros.
+        ``condition_number``. All but the numerical rank are NaN for a matrix of zeros, and all
+        for singular values that are NaN.
 
     References
     ----------
@@ -79,10 +83,9 @@ def spectral_ranks(sigma: NDArray[np.float64], *, tolerance: float) -> dict[str,
             ),
             np.nan,
         )
-        return {**unknown, "numerical_rank": 0.0}
+        return {**unknown, "numerical_rank": 0.0 if sigma[0] == 0 else np.nan}
     q = sigma**2 / np.sum(sigma**2)
-    with np.errstate(divide="ignore"):
-        condition = float(sigma[0] / sigma[-1]) if sigma[-1] > 0 else np.inf
+    condition = float(sigma[0] / sigma[-1]) if sigma[-1] > 0 else np.inf
     return {
         "effective_rank": _perplexity(sigma / sigma.sum()),
         "effective_rank_energy": _perplexity(q),

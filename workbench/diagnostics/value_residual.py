@@ -3,7 +3,7 @@
 Letters: ``B`` rows, ``K`` value heads, ``T`` positions, ``D`` channels of a head.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -112,17 +112,14 @@ def _measure(
         columns["contribution"].append(float((added * mixed).sum() / mixed.square().sum()))
         norms = [part.norm(dim=-1).mean() for part in (added, mixed - added)]
         columns["contribution_share"].append(float(norms[0] / (norms[0] + norms[1])))
-        columns["cosine"].append(float(torch.cosine_similarity(source, own, dim=-1).mean()))
+        cosine = (source * own).sum(dim=-1) / (source.norm(dim=-1) * own.norm(dim=-1))
+        columns["cosine"].append(float(cosine.mean()))
         if not ablate:
             columns["ablation_cost"].append(np.nan)
             columns["ablation_standard_error"].append(np.nan)
             continue
-        keep = {
-            f"visit.{visit}.value": _without(
-                seen[f"visit.{visit}.value_own"], config.form, float(effective[visit - 1])
-            )
-        }
-        with torch.no_grad(), record(model, replace=keep):
+        alone = {f"visit.{visit}.value": _always(seen[f"visit.{visit}.value_own"])}
+        with torch.no_grad(), record(model, replace=alone):
             cost = _row_losses(model, inputs, targets) - base
         columns["ablation_cost"].append(float(cost.mean()))
         error = cost.std() / len(cost) ** 0.5 if len(cost) > 1 else torch.tensor(torch.nan)
@@ -130,10 +127,9 @@ def _measure(
     return {name: np.array([np.nan, *values]) for name, values in columns.items()}
 
 
-def _without(own: Tensor, form: str, mix: float):  # type: ignore[no-untyped-def]
-    """Return a site edit that leaves the visit's own part and mixes in nothing."""
-    kept = (1 - mix) * own if form == "blend" else own
-    return lambda value: kept.to(value.dtype)
+def _always(tensor: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return a site edit that puts `tensor` there."""
+    return lambda _: tensor
 
 
 def _row_losses(model: Network, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -1,12 +1,9 @@
 """Weights and configuration in and out of files; nothing here executes what a file says."""
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -63,7 +60,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # the readers meet damage with nearly any exception
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise InputError(
             path,
@@ -118,7 +115,21 @@ def config_from_state(tensors: Mapping[str, Tensor], **unknowable: object) -> Mo
         A state dict with the official key names.
     **unknowable
         Fields that no shape tells, such as `rope_base` or `softcap`; else their defaults.
+
+    Raises
+    ------
+    InputError
+        If the tensors are not those of such a network.
     """
+    blocks = [f"blocks.0.{name}" for name in ("attn.q_gain", "attn.c_k.weight", "mlp.fc.weight")]
+    missing = [name for name in ("tok_emb.weight", *blocks) if name not in tensors]
+    if missing:
+        raise InputError(
+            "weights",
+            expected="tensors with the official names",
+            found=f"{len(tensors)} tensors, none named {', '.join(missing)}",
+            remedy="Name a state dict of this kind of network.",
+        )
     vocab_size, d_model = tensors["tok_emb.weight"].shape
     n_layer = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
     n_head = tensors["blocks.0.attn.q_gain"].shape[0]

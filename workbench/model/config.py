@@ -1,5 +1,6 @@
 """Shape of the network and its presets."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -25,20 +26,20 @@ class ModelConfig:
     value_residual: ValueResidualConfig | None = None
 
     def __post_init__(self) -> None:
-        for name in ("n_layer", "n_head", "n_kv_head", "d_model", "vocab_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        counts = ("n_layer", "n_head", "n_kv_head", "d_model", "vocab_size", "feedforward_multiple")
+        for name in counts:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
         if self.d_model % self.n_head:
             raise ValueError(f"n_head {self.n_head} does not divide d_model {self.d_model}")
         if self.n_head % self.n_kv_head:
             raise ValueError(f"n_kv_head {self.n_kv_head} does not divide n_head {self.n_head}")
         if self.d_head % 2:
             raise ValueError(f"d_head {self.d_head} must be even for the rotary embedding")
-        if self.feedforward_multiple < 1:
-            raise ValueError(f"feedforward_multiple must be >= 1, got {self.feedforward_multiple}")
-        if not (self.softcap > 0 and self.rope_base > 0):
+        if not (0 < self.softcap < math.inf and 0 < self.rope_base < math.inf):
             raise ValueError(
-                f"softcap {self.softcap} and rope_base {self.rope_base} must be positive"
+                f"softcap {self.softcap} and rope_base {self.rope_base} must be positive and finite"
             )
 
     @property

@@ -257,7 +257,8 @@ def new_network(config: ModelConfig, *, seed: int) -> Network:
     an untied head, which are zero: at step 0 every block is the identity.
     """
     generator = torch.Generator().manual_seed(seed)
-    network = Network(config)
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global generator
+        network = Network(config)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name == "tok_emb.weight":

@@ -95,7 +95,7 @@ def _part(run: RunFolder) -> Part:
     lead = ""
     if "self_test" in tree.children:
         lead = readings.self_test(tree["self_test"].to_dataset())
-    return Part(heading=run.name, lead=lead, facts=_facts(record), sections=sections)
+    return Part(heading=run.name, lead=lead, facts=run_facts(record), sections=sections)
 
 
 def open_diagnosis(run: RunFolder) -> xr.DataTree:
@@ -118,7 +118,7 @@ def open_diagnosis(run: RunFolder) -> xr.DataTree:
         ) from error
 
 
-def _facts(record: Mapping[str, Any]) -> dict[str, object]:
+def run_facts(record: Mapping[str, Any]) -> dict[str, object]:
     """Pick the numbers a reader asks for first."""
     judged = record.get("evaluation") or {}
     data = record.get("data") or {}

@@ -18,10 +18,11 @@ from workbench.folder import (
     create_run,
     environment,
     find_run,
+    read_jsonl,
     write_json,
 )
 from workbench.model import Network, save_model, save_state, to_json
-from workbench.text import IGNORED, Data, record_batches, stream_batches
+from workbench.text import IGNORED, Data, record_batches, stream_batches, windows
 from workbench.training.optimizers import OptimizerConfig, optimizer_config, optimizers
 from workbench.training.schedule import multiplier
 
@@ -64,7 +65,7 @@ class TrainConfig:
                 found="a negative number",
                 remedy="Raise it.",
             )
-        if self.seconds is not None and not self.seconds > 0:
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise InputError(
                 "seconds",
                 expected="a positive time or null",
@@ -138,7 +139,9 @@ def begin(
             found=str(model.config.vocab_size),
             remedy="Leave it out to take the tokenizer's, or use another tokenizer.",
         )
-    _batches(data, config)(0)  # too short a corpus is refused before anything is written
+    # Too short a corpus is refused before anything is written.
+    _batches(data, config)(0)
+    next(windows(data.validation, sequence_length=config.sequence_length))
     parent = (origin or {}).get("parent") or None
     if parent is not None:
         theirs = find_run(parent).record()["data"]["tokenizer_hash"]
@@ -208,7 +211,8 @@ def train(
         steps = _train(model.to(config.device), data, config, run, watch, objective)
     except KeyboardInterrupt:
         save_model(model, run.path)
-        run.update(status="stopped", reason="interrupted")
+        done = len(read_jsonl(run.metrics))
+        run.update(status="stopped", reason="interrupted", steps_done=done)
         raise
     except BaseException as error:
         run.update(status="failed", reason=f"{type(error).__name__}: {error}")
@@ -254,14 +258,17 @@ def _train(
             **measured,
             "scalars": learned_scalars(model),
         }
+        _check_finite(model, step, line["scalars"])
         due = config.validate_every and (step + 1) % config.validate_every == 0
         if due or progress >= 1:
             line["validation_bits_per_byte"] = _validate(model, data, config)
+            _check_finite(model, step, {"validation": line["validation_bits_per_byte"]})
         append_jsonl(run.metrics, line)
         if watch is not None:
             watch(line)
-        if int(min(progress, 1.0) * config.checkpoints) > kept:
-            kept = int(min(progress, 1.0) * config.checkpoints)
+        reached = round(min(progress, 1.0) * config.checkpoints, 9) // 1  # 29 / 49 * 49 < 29
+        if reached > kept:
+            kept = int(reached)
             _keep(model, run, step + 1)
         if progress >= 1:
             break
@@ -292,12 +299,7 @@ def _step(
     parameters = [p for p in model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     value, grad_norm = float(total), float(norm)
-    if not (np.isfinite(value) and np.isfinite(grad_norm)):
-        raise NonFiniteLoss(
-            f"step {step + 1}: loss {value}, gradient norm {grad_norm}; first not finite: "
-            f"{_first_not_finite(model)}. Lower the learning rate or clip the gradient "
-            "(optimizer: clip_grad_norm)."
-        )
+    _check_finite(model, step, {"loss": value, "gradient norm": grad_norm})
     if config.optimizer.clip_grad_norm:
         torch.nn.utils.clip_grads_with_norm_(parameters, config.optimizer.clip_grad_norm, norm)
     momentum = config.optimizer.momentum_at(step)
@@ -316,6 +318,16 @@ def _step(
         "momentum": momentum,
         "grad_norm": grad_norm,
     }
+
+
+def _check_finite(model: nn.Module, step: int, values: Mapping[str, float]) -> None:
+    """Refuse to go on from a NaN or an infinity, which no file could hold either."""
+    if not np.isfinite(list(values.values())).all():
+        told = ", ".join(f"{name} {value}" for name, value in values.items())
+        raise NonFiniteLoss(
+            f"step {step + 1}: {told}; first not finite: {_first_not_finite(model)}. Lower the "
+            "learning rate or clip the gradient (optimizer: clip_grad_norm)."
+        )
 
 
 def _first_not_finite(model: nn.Module) -> str:

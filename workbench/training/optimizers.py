@@ -5,6 +5,7 @@ References
 .. [1] Jordan et al., Muon, 2024, https://kellerjordan.github.io/posts/muon/
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -45,8 +46,13 @@ class OptimizerConfig:
             )
         for field in fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, str) and not value >= 0:  # NaN fails too
-                raise ValueError(f"{field.name} must be 0 or more, got {value}")
+            if field.name == "newton_schulz_dtype":
+                continue
+            # YAML reads 1e-3 as text; NaN fails too.
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ValueError(
+                    f"{field.name} must be a number from 0 (write 0.001), got {value!r}"
+                )
 
     def momentum_at(self, step: int) -> float:
         """Return Muon's momentum for the update after `step` updates."""
@@ -123,9 +129,7 @@ class Muon(torch.optim.Optimizer):
             shapes = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    # A tall matrix is iterated lying down, so both orientations batch together.
-                    tall = parameter.shape[0] > parameter.shape[1]
-                    shapes[(*sorted(parameter.shape), tall)].append(parameter)
+                    shapes[parameter.shape].append(parameter)
             for parameters in shapes.values():
                 self._step_shape(parameters, group)
 

@@ -1,0 +1,30 @@
+"""Freeze the diagnoses of the demo runs as the datasets that reports read.
+
+::
+
+    make demo && .venv/bin/python reports/freeze.py && make reports
+
+The provenance keeps configuration, data and seed; the machine's name and process are left out.
+"""
+
+from pathlib import Path
+
+from workbench.folder import find_run, replacing
+from workbench.result import open_tree, provenance, save
+
+DATA = Path(__file__).parent / "data"
+
+
+def main() -> None:
+    """Copy each diagnosis without what names a machine."""
+    for name in ("demo", "demo-world"):
+        tree = open_tree(find_run(name).path / "diagnosis.nc")
+        known = provenance(tree)
+        known["environment"] = known["environment"]["packages"]
+        groups = {group: node.to_dataset() for group, node in tree.children.items()}
+        with replacing(DATA / f"{name}.nc") as scratch:
+            save(groups, scratch, provenance=known)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Widgets: choose, then call diagnostics and plots. Nothing is computed here."""
+
+import html
+from typing import Any
+
+import ipywidgets as widgets
+import plotly.graph_objects as go
+import xarray as xr
+
+from workbench import plots, readings, runs
+from workbench.folder import InputError, RunFolder, find_run
+from workbench.plots.report import open_diagnosis, run_facts
+
+
+class RunChooser(widgets.VBox):
+    """A menu of runs with the facts of the chosen one beneath.
+
+    Parameters
+    ----------
+    name : str, optional
+        Run to begin with; by default the first that has weights.
+
+    Raises
+    ------
+    InputError
+        If there is no run, or none of that name.
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        rows = [row for row in runs.list_runs() if row["status"] in ("finished", "stopped")]
+        if not rows:
+            raise InputError(
+                "data/runs",
+                expected="a trained run",
+                found="none",
+                remedy="Make two with: make demo, or one with: python -m workbench train.",
+            )
+        names = [row["name"] for row in rows]
+        if name is not None and name not in names:
+            find_run(name)  # says which names are near
+            raise InputError(
+                f"run {name!r}",
+                expected="a run that is finished or stopped",
+                found="one that is not",
+                remedy=f"Wait for it, or choose from: {', '.join(names)}.",
+            )
+        options = [(_label(row), row["name"]) for row in rows]
+        self.menu = widgets.Dropdown(
+            options=options,
+            value=name or names[0],
+            description="run",
+            layout=widgets.Layout(width="32em"),
+        )
+        self.facts = widgets.HTML()
+        self.menu.observe(self._redraw, names="value")
+        super().__init__([self.menu, self.facts])
+        self._redraw()
+
+    @property
+    def folder(self) -> RunFolder:
+        """Folder of the chosen run."""
+        return find_run(self.menu.value)
+
+    def diagnosis(self) -> xr.DataTree:
+        """Open the diagnosis of the chosen run, measuring it first if it has none."""
+        if not (self.folder.path / "diagnosis.nc").exists():
+            from workbench import diagnostics, evaluation
+
+            opened = evaluation.open_run(self.folder.path)
+            diagnostics.save_diagnosis(opened, diagnostics.diagnose(opened))
+        return open_diagnosis(self.folder)
+
+    def reading(self, diagnostic: str) -> str:
+        """Say what a diagnostic of the chosen run shows, or that it was not measured."""
+        tree = self.diagnosis()
+        if diagnostic not in tree.children:
+            return f"Not measured: {diagnostic} has nothing to measure on this run."
+        return readings.reading(diagnostic, tree[diagnostic].to_dataset())
+
+    def figure(self, diagnostic: str) -> go.Figure | None:
+        """Draw a diagnostic of the chosen run; None where it was not measured."""
+        tree = self.diagnosis()
+        if diagnostic not in tree.children:
+            return None
+        figure: go.Figure = getattr(plots, diagnostic)(tree[diagnostic].to_dataset())
+        return figure
+
+    def _redraw(self, change: Any = None) -> None:
+        """Show the facts of the chosen run."""
+        rows = "".join(
+            f"<tr><td style='padding-right:1.5em;opacity:.7'>{html.escape(key)}</td>"
+            f"<td>{html.escape(str(value))}</td></tr>"
+            for key, value in run_facts(self.folder.record()).items()
+        )
+        self.facts.value = f"<table>{rows}</table>"
+
+
+def choose_run(name: str | None = None) -> RunChooser:
+    """Return a menu of runs, beginning with `name`; see `RunChooser`."""
+    return RunChooser(name)
+
+
+def _label(row: dict[str, Any]) -> str:
+    """Name a run in the menu with its result."""
+    bpb = row["bits_per_byte"]
+    return row["name"] if bpb is None else f"{row['name']} ({bpb:.4f} bit/byte)"

@@ -1,0 +1,50 @@
+"""One or two sentences that say what a result shows, computed from it and never canned.
+
+They are the captions of figures and the summary of ``diagnose``. A reading names where the extreme
+is, its number, what it is compared with and what that suggests; it speaks of attribution, not of
+cause, and says so where the data cannot carry a judgement.
+"""
+
+import xarray as xr
+
+from workbench.readings.effective_rank import effective_rank
+from workbench.readings.logit_prior import logit_prior
+from workbench.readings.phrasing import printable, visible
+from workbench.readings.routing_audit import judgeable, routing_audit
+from workbench.readings.self_test import self_test
+from workbench.readings.token_loss import token_loss
+from workbench.readings.training import logged, training
+from workbench.readings.value_residual import value_residual
+
+__all__ = [
+    "effective_rank",
+    "judgeable",
+    "logged",
+    "logit_prior",
+    "printable",
+    "reading",
+    "routing_audit",
+    "self_test",
+    "token_loss",
+    "training",
+    "value_residual",
+    "visible",
+]
+
+
+def reading(name: str, ds: xr.Dataset) -> str:
+    """Say what the result of the diagnostic `name` shows.
+
+    Raises
+    ------
+    KeyError
+        If there is no reading of that name.
+    """
+    return {
+        "self_test": self_test,
+        "effective_rank": effective_rank,
+        "value_residual": value_residual,
+        "logit_prior": logit_prior,
+        "routing_audit": routing_audit,
+        "token_loss": token_loss,
+    }[name](ds)
