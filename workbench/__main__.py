@@ -34,9 +34,11 @@ def run(options: argparse.Namespace) -> int:
 
     notebook = Path(options.notebook)
     parameters = execution.parse_parameters(notebook, [tuple(pair) for pair in options.parameter])
-    name = valid_name(options.name or _free_name(notebook.stem))
+    given = parameters.pop("name", ""), parameters.pop("replace", False)  # -p name says the same
+    name = valid_name(options.name or given[0] or _free_name(notebook.stem))
+    replace = options.replace or given[1]
     try:
-        done = execution.run_experiment(notebook, name, parameters, replace=options.replace)
+        done = execution.run_experiment(notebook, name, parameters, replace=replace)
     except execution.NotebookFailed as error:
         return _fail(str(error), code=2 if error.refused else 1)
     if (done.path / "run.json").exists():

@@ -3,6 +3,8 @@
 import ast
 import logging
 import os
+import re
+import shutil
 import sys
 import tempfile
 import threading
@@ -14,10 +16,20 @@ from typing import Any
 
 import nbformat
 import papermill
+import yaml
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
-from workbench.folder import InputError, RunFolder, nearest, read_json, read_jsonl, runs_root
+from workbench.folder import (
+    InputError,
+    RunFolder,
+    nearest,
+    read_json,
+    read_jsonl,
+    replacing,
+    runs_root,
+)
 
 VOLATILE = ("papermill", "execution", "widgets")  # metadata that changes on every run
 TYPES: dict[str, tuple[type, ...]] = {  # what an annotation of a parameter admits
@@ -60,15 +72,44 @@ def parameters_of(notebook: Path) -> dict[str, tuple[str, Any, str]]:
             found="none",
             remedy="Tag the cell that assigns the parameters.",
         )
-    lines = tagged[0].source.splitlines()
+    try:
+        return _declared(tagged[0].source)
+    except (SyntaxError, ValueError) as error:
+        raise InputError(
+            notebook,
+            expected="parameters written as  steps: int = 200  # meaning",
+            found=str(error).splitlines()[0][:120],
+            remedy="Mend the cell tagged 'parameters'.",
+        ) from error
+
+
+def _declared(source: str) -> dict[str, tuple[str, Any, str]]:
+    """Read annotated assignments of literals; ValueError where one is something else."""
+    lines = source.splitlines()
     found = {}
-    for node in ast.parse(tagged[0].source).body:
+    for node in ast.parse(source).body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-            line = lines[(node.end_lineno or node.lineno) - 1]
-            note = line[node.end_col_offset or 0 :].partition("#")[2].strip()
-            default = ast.literal_eval(node.value)
-            found[node.target.id] = (ast.unparse(node.annotation), default, note)
+            line = lines[(node.end_lineno or node.lineno) - 1].encode()  # ast counts bytes
+            note = line[node.end_col_offset or 0 :].decode().partition("#")[2].strip()
+            annotation = ast.unparse(node.annotation)
+            if not set(_kinds(annotation)) <= set(TYPES):
+                raise ValueError(f"{node.target.id}: {annotation}, not one of {', '.join(TYPES)}")
+            found[node.target.id] = (annotation, ast.literal_eval(node.value), note)
     return found
+
+
+def _kinds(annotation: str) -> list[str]:
+    """Split ``list[int] | None`` into list and None."""
+    return [part.strip() for part in re.sub(r"\[[^\[\]]*\]", "", annotation).split("|")]
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML, in which 1e-3 is a number at any depth; version 1.1 reads it as text."""
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def parse_parameters(notebook: Path, pairs: list[tuple[str, str]]) -> dict[str, Any]:
@@ -79,8 +120,6 @@ def parse_parameters(notebook: Path, pairs: list[tuple[str, str]]) -> dict[str, 
     InputError
         For an unknown key (the nearest are named) or a value of another type.
     """
-    import yaml
-
     declared = parameters_of(notebook)
     values = {}
     for key, text in pairs:
@@ -92,8 +131,8 @@ def parse_parameters(notebook: Path, pairs: list[tuple[str, str]]) -> dict[str, 
                 remedy=nearest(key, list(declared)),
             )
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            value = yaml.load(text, _Yaml)
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
             raise InputError(
                 f"parameter {key!r}",
                 expected="a YAML value",
@@ -105,15 +144,10 @@ def parse_parameters(notebook: Path, pairs: list[tuple[str, str]]) -> dict[str, 
 
 
 def _typed(key: str, text: str, value: Any, annotation: str) -> Any:
-    """Return the value if it fits its annotation; text stays text, 1e-3 becomes a number."""
-    names = [part.strip().partition("[")[0] for part in annotation.split("|")]
+    """Return the value if it fits its annotation; text stays text."""
+    names = _kinds(annotation)
     if "str" in names and not (value is None and "None" in names):
         return text
-    if "float" in names and isinstance(value, str):
-        try:
-            return float(value)  # YAML 1.1 reads 1e-3 as text
-        except ValueError:
-            pass
     allowed = tuple(kind for name in names for kind in TYPES[name])
     if not isinstance(value, allowed) or (isinstance(value, bool) and "bool" not in names):
         raise InputError(
@@ -130,7 +164,8 @@ def run_notebook(
 ) -> None:
     """Execute a notebook and write it with its outputs, without volatile metadata.
 
-    When a cell fails, the notebook so far is still written, with papermill's banner.
+    When a cell fails, the notebook so far is still written, with papermill's banner. Relative
+    paths among the parameters are the caller's: the kernel works where the caller does.
 
     Raises
     ------
@@ -160,7 +195,6 @@ def run_notebook(
                     str(executed),
                     parameters=dict(parameters),
                     progress_bar=False,
-                    cwd=str(notebook.parent),
                     kernel_name=kernel,
                     extra_arguments=["--log-level=CRITICAL"],  # it warns of its own transport
                 )
@@ -214,10 +248,14 @@ def run_experiment(
             refused = error.ename == "InputError"
             where = "" if refused else f"{notebook.name}, cell {error.exec_count}: {error.ename}: "
             raise NotebookFailed(where + str(error.evalue), refused=refused) from error
+        except DeadKernelError as error:
+            died = f"{notebook.name}: its process was killed, perhaps for want of memory"
+            raise NotebookFailed(died, refused=False) from error
         finally:
             record = run.path / "run.json"
             if executed.exists() and record.exists() and record.stat().st_mtime_ns > before:
-                os.replace(executed, run.path / notebook.name)
+                with replacing(run.path / notebook.name) as beside:
+                    shutil.copyfile(executed, beside)  # the scratch may be on another disk
     return run
 
 

@@ -1,14 +1,8 @@
 """Optimizers, schedule and the training loop."""
 
-from workbench.training.loop import (
-    NonFiniteLoss,
-    TrainConfig,
-    begin,
-    learned_scalars,
-    next_token_loss,
-    train,
-    train_config,
-)
+from workbench.training.begin import begin
+from workbench.training.config import TrainConfig, train_config
+from workbench.training.loop import NonFiniteLoss, learned_scalars, next_token_loss, train
 from workbench.training.optimizers import (
     Muon,
     OptimizerConfig,

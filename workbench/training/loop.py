@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,19 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workbench.evaluation import score_batches
-from workbench.folder import (
-    InputError,
-    RunFolder,
-    append_jsonl,
-    create_run,
-    environment,
-    find_run,
-    read_jsonl,
-    write_json,
-)
-from workbench.model import Network, save_model, save_state, to_json
-from workbench.text import IGNORED, Data, record_batches, stream_batches, windows
-from workbench.training.optimizers import OptimizerConfig, optimizer_config, optimizers
+from workbench.folder import RunFolder, append_jsonl, read_jsonl
+from workbench.model import Network, save_model, save_state
+from workbench.text import IGNORED, Data
+from workbench.training.begin import batches
+from workbench.training.config import TrainConfig
+from workbench.training.optimizers import optimizers
 from workbench.training.schedule import multiplier
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -32,139 +25,6 @@ Watch = Callable[[Mapping[str, Any]], None]
 
 class NonFiniteLoss(RuntimeError):
     """Training met a NaN or an infinity; says at which step and in which tensor."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How long and how to train."""
-
-    steps: int = 200  # updates at most
-    seconds: float | None = None  # time budget; the warmdown then follows time
-    tokens_per_step: int = 4096
-    sequence_length: int = 256
-    micro_batches: int = 8  # forward passes a step; also how the stream is cut
-    warmdown_steps: int = 60
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    seed: int = 0  # of the order of records; a packed stream has no random order
-    device: str = "cpu"
-    dtype: str = "float32"  # of the forward pass; weights stay float32
-    validate_every: int = 50  # steps; 0: only at the end
-    validation_tokens: int = 65536  # scored at each of these; the final evaluation takes all
-    checkpoints: int = 8  # kept besides step 0, evenly spaced
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "tokens_per_step", "sequence_length", "micro_batches"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    name, expected="1 or more", found=str(getattr(self, name)), remedy="Raise it."
-                )
-        if self.warmdown_steps < 0 or self.validate_every < 0 or self.checkpoints < 0:
-            raise InputError(
-                "warmdown_steps, validate_every, checkpoints",
-                expected="0 or more",
-                found="a negative number",
-                remedy="Raise it.",
-            )
-        if self.seconds is not None and not 0 < self.seconds < float("inf"):
-            raise InputError(
-                "seconds",
-                expected="a positive time or null",
-                found=str(self.seconds),
-                remedy="Leave it out to train by steps.",
-            )
-        if self.dtype not in ("float32", "bfloat16"):
-            raise InputError(
-                "dtype",
-                expected="float32 or bfloat16",
-                found=self.dtype,
-                remedy="float16 is not supported: its range needs loss scaling.",
-            )
-
-
-def train_config(
-    *, optimizer: Mapping[str, Any], device: str = "auto", dtype: str = "auto", **settings: Any
-) -> TrainConfig:
-    """Make the configuration from plain values, as a notebook or a command line has them.
-
-    ``device="auto"`` is cuda where there is one; ``dtype="auto"`` is bfloat16 on cuda.
-
-    Raises
-    ------
-    InputError
-        If a value is out of range, or the device is not there.
-    """
-    available = torch.cuda.is_available()
-    chosen = ("cuda" if available else "cpu") if device == "auto" else device
-    if chosen.startswith("cuda") and not available:
-        raise InputError(
-            "device",
-            expected="cuda with a GPU that torch can use",
-            found="no such GPU",
-            remedy="Set device to cpu, or install a CUDA build of torch (see environment.yml).",
-        )
-    if dtype == "auto":
-        dtype = "bfloat16" if chosen.startswith("cuda") else "float32"
-    return TrainConfig(
-        optimizer=optimizer_config(**optimizer), device=chosen, dtype=dtype, **settings
-    )
-
-
-def begin(
-    name: str,
-    model: Network,
-    data: Data,
-    config: TrainConfig,
-    *,
-    origin: Mapping[str, str] | None = None,
-    replace: bool = False,
-) -> RunFolder:
-    """Make the folder of a run about to be trained: its record, tokenizer and configuration.
-
-    Parameters
-    ----------
-    origin : mapping, optional
-        ``parent`` (a run) and ``initial_state`` (a file), as far as they apply.
-    replace : bool
-        Remove a run of that name first.
-
-    Raises
-    ------
-    InputError
-        If the data do not fit the model or the name is taken; nothing is made then.
-    """
-    if data.tokenizer.vocab_size > model.config.vocab_size:
-        raise InputError(
-            "model field 'vocab_size'",
-            expected=f"at least the tokenizer's {data.tokenizer.vocab_size}",
-            found=str(model.config.vocab_size),
-            remedy="Leave it out to take the tokenizer's, or use another tokenizer.",
-        )
-    # Too short a corpus is refused before anything is written.
-    _batches(data, config)(0)
-    next(windows(data.validation, sequence_length=config.sequence_length))
-    parent = (origin or {}).get("parent") or None
-    if parent is not None:
-        theirs = find_run(parent).record()["data"]["tokenizer_hash"]
-        if theirs != data.tokenizer.hash:
-            raise InputError(
-                f"parent {parent!r}",
-                expected=f"tokenizer {theirs[:12]}, the parent's",
-                found=f"tokenizer {data.tokenizer.hash[:12]}",
-                remedy="Pass -p tokenizer with the parent's tokenizer folder.",
-            )
-    run = create_run(name, replace=replace)
-    data.tokenizer.save(run.path / "tokenizer")
-    write_json(run.path / "model.json", to_json(model.config))
-    run.update(
-        parent=parent,
-        initial_state=(origin or {}).get("initial_state") or None,
-        seed=config.seed,
-        model=to_json(model.config),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        data=data.identity(),
-        environment=environment(),
-    )
-    return run
 
 
 def next_token_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -231,7 +91,7 @@ def _train(
     objective: Objective,
 ) -> int:
     """Take the steps and return how many they were."""
-    batch_of = _batches(data, config)
+    batch_of = batches(data, config)
     optimizer = optimizers(model, config.optimizer)
     elapsed, tokens, kept = 0.0, 0, 0
     if config.checkpoints:
@@ -266,9 +126,9 @@ def _train(
         append_jsonl(run.metrics, line)
         if watch is not None:
             watch(line)
-        reached = round(min(progress, 1.0) * config.checkpoints, 9) // 1  # 29 / 49 * 49 < 29
+        reached = int(min(progress, 1.0) * config.checkpoints + 1e-9)  # 29 / 49 * 49 < 29
         if reached > kept:
-            kept = int(reached)
+            kept = reached
             _keep(model, run, step + 1)
         if progress >= 1:
             break
@@ -322,10 +182,10 @@ def _step(
 
 def _check_finite(model: nn.Module, step: int, values: Mapping[str, float]) -> None:
     """Refuse to go on from a NaN or an infinity, which no file could hold either."""
-    if not np.isfinite(list(values.values())).all():
-        told = ", ".join(f"{name} {value}" for name, value in values.items())
+    broken = [f"{name} {value}" for name, value in values.items() if not np.isfinite(value)]
+    if broken:
         raise NonFiniteLoss(
-            f"step {step + 1}: {told}; first not finite: {_first_not_finite(model)}. Lower the "
+            f"step {step + 1}: {', '.join(broken[:3])}; first not finite: {_first_not_finite(model)}. Lower the "
             "learning rate or clip the gradient (optimizer: clip_grad_norm)."
         )
 
@@ -365,23 +225,6 @@ def learned_scalars(model: Network) -> dict[str, float]:
             values.append(rows)
     together = torch.cat(values).cpu().tolist()  # one transfer from the device
     return {name: round(value, 6) for name, value in zip(names, together, strict=True)}
-
-
-def _batches(data: Data, config: TrainConfig) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
-    """Choose how the training split is cut."""
-    if data.train.answers is not None:
-        return record_batches(
-            data.train,
-            sequence_length=config.sequence_length,
-            tokens_per_step=config.tokens_per_step,
-            seed=config.seed,
-        )
-    return stream_batches(
-        data.train,
-        sequence_length=config.sequence_length,
-        tokens_per_step=config.tokens_per_step,
-        micro_batches=config.micro_batches,
-    )
 
 
 def _validate(model: Network, data: Data, config: TrainConfig) -> float:

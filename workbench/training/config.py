@@ -1,0 +1,85 @@
+"""How long and how to train, checked before anything is made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from workbench.folder import InputError
+from workbench.training.optimizers import OptimizerConfig, optimizer_config
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long and how to train."""
+
+    steps: int = 200  # updates at most
+    seconds: float | None = None  # time budget; the warmdown then follows time
+    tokens_per_step: int = 4096
+    sequence_length: int = 256
+    micro_batches: int = 8  # forward passes a step; also how the stream is cut
+    warmdown_steps: int = 60
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    seed: int = 0  # of the order of records; a packed stream has no random order
+    device: str = "cpu"
+    dtype: str = "float32"  # of the forward pass; weights stay float32
+    validate_every: int = 50  # steps; 0: only at the end
+    validation_tokens: int = 65536  # scored at each of these; the final evaluation takes all
+    checkpoints: int = 8  # kept besides step 0, evenly spaced
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "tokens_per_step", "sequence_length", "micro_batches"):
+            if getattr(self, name) < 1:
+                raise InputError(
+                    name, expected="1 or more", found=str(getattr(self, name)), remedy="Raise it."
+                )
+        if self.warmdown_steps < 0 or self.validate_every < 0 or self.checkpoints < 0:
+            raise InputError(
+                "warmdown_steps, validate_every, checkpoints",
+                expected="0 or more",
+                found="a negative number",
+                remedy="Raise it.",
+            )
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
+            raise InputError(
+                "seconds",
+                expected="a positive time or null",
+                found=str(self.seconds),
+                remedy="Leave it out to train by steps.",
+            )
+        if self.dtype not in ("float32", "bfloat16"):
+            raise InputError(
+                "dtype",
+                expected="float32 or bfloat16",
+                found=self.dtype,
+                remedy="float16 is not supported: its range needs loss scaling.",
+            )
+
+
+def train_config(
+    *, optimizer: Mapping[str, Any], device: str = "auto", dtype: str = "auto", **settings: Any
+) -> TrainConfig:
+    """Make the configuration from plain values, as a notebook or a command line has them.
+
+    ``device="auto"`` is cuda where there is one; ``dtype="auto"`` is bfloat16 on cuda.
+
+    Raises
+    ------
+    InputError
+        If a value is out of range, or the device is not there.
+    """
+    available = torch.cuda.is_available()
+    chosen = ("cuda" if available else "cpu") if device == "auto" else device
+    if chosen.startswith("cuda") and not available:
+        raise InputError(
+            "device",
+            expected="cuda with a GPU that torch can use",
+            found="no such GPU",
+            remedy="Set device to cpu, or install a CUDA build of torch (see environment.yml).",
+        )
+    if dtype == "auto":
+        dtype = "bfloat16" if chosen.startswith("cuda") else "float32"
+    return TrainConfig(
+        optimizer=optimizer_config(**optimizer), device=chosen, dtype=dtype, **settings
+    )
