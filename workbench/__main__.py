@@ -163,7 +163,7 @@ def _say(message: str) -> None:
 
 def _fail(message: str, code: int = 2) -> int:
     """Say what went wrong and return the exit status."""
-    _say(f"error: {message}")
+    _say("error: " + " ".join(message.splitlines()))
     return code
 
 

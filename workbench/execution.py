@@ -108,7 +108,9 @@ class _Yaml(yaml.SafeLoader):
 
 
 _Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
 )
 
 
@@ -196,6 +198,7 @@ def run_notebook(
                     parameters=dict(parameters),
                     progress_bar=False,
                     kernel_name=kernel,
+                    language="python",  # also where the notebook does not say so
                     extra_arguments=["--log-level=CRITICAL"],  # it warns of its own transport
                 )
         finally:

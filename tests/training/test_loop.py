@@ -18,6 +18,7 @@ from workbench.text import IGNORED, byte_tokenizer, closed_world, train_tokenize
 from workbench.text.tokens import Tokens, record_batches, stream_batches
 from workbench.text.world import world_documents, world_tokens
 from workbench.training import (
+    Muon,
     NonFiniteLoss,
     OptimizerConfig,
     TrainConfig,
@@ -266,8 +267,8 @@ def test_clipping_bounds_what_the_optimizers_see(start, tiny_data, limit, monkey
     def spy(self, closure=None):
         seen.extend(p.grad.clone() for group in self.param_groups for p in group["params"])
 
-    for kind in ("workbench.training.optimizers.Muon.step", "torch.optim.Adam.step"):
-        monkeypatch.setattr(kind, spy)
+    for kind in (Muon, torch.optim.Adam):
+        monkeypatch.setattr(kind, "step", spy)
     config = replace(SHORT, steps=1, optimizer=OptimizerConfig(clip_grad_norm=limit))
     network, run = start(config)
     train(network, tiny_data, config, run)
@@ -302,14 +303,14 @@ def world_data(tiny_data):
 def test_only_answers_are_learned(own_data_root, tiny_data):
     """The loss of a step is the mean over its answer tokens, whatever the micro-batches."""
     data = world_data(tiny_data)
-    config = replace(SHORT, sequence_length=40, tokens_per_step=400, micro_batches=3, steps=2)
+    config = replace(SHORT, sequence_length=60, tokens_per_step=600, micro_batches=3, steps=2)
     fields = {"n_layer": 2, "d_model": 16, "vocab_size": data.tokenizer.vocab_size}
     network = new_network(preset("demo", **fields), seed=0)
     twin = new_network(preset("demo", **fields), seed=0)
     run = begin("world", network, data, config)
     train(network, data, config, run)
     inputs, targets = record_batches(
-        data.train, sequence_length=40, tokens_per_step=400, seed=config.seed
+        data.train, sequence_length=60, tokens_per_step=600, seed=config.seed
     )(0)
     assert len(inputs) == 10
     total, count = 0.0, 0
@@ -344,20 +345,14 @@ def test_a_nan_weight_is_named_at_its_step(start, tiny_data):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "named"),
-    [
-        ("scalar_lr", 1e38, "step"),
-        ("matrix_lr", 1e38, "step"),
-        ("tied_embedding_lr", 1e38, "step"),
-        ("scalar_lr", 1e39, "step 1: .*weight skip_weights"),
-        ("matrix_lr", 1e39, r"step 1: .*weight blocks\.0\.attn\.c_q\.weight|step 2"),
-    ],
+    ("key", "value"),
+    [("scalar_lr", 1e38), ("matrix_lr", 1e38), ("tied_embedding_lr", 1e38), ("scalar_lr", 1e39)],
 )
 @pytest.mark.parametrize("steps", [1, 6])
-def test_an_absurd_rate_is_a_named_failure(start, tiny_data, key, value, named, steps):
+def test_an_absurd_rate_never_finishes_with_broken_weights(start, tiny_data, key, value, steps):
     """Whether the overflow shows in the loss, a scalar or the validation, it has one name."""
-    config = replace(SHORT, steps=steps, optimizer=optimizer_config(**{key: value}))
-    config = replace(config, warmdown_steps=0)
+    optimizer = optimizer_config(**{key: value})
+    config = replace(SHORT, steps=steps, optimizer=optimizer, warmdown_steps=0)
     network, run = start(config)
     with torch.no_grad():
         for parameter in network.parameters():

@@ -1,5 +1,6 @@
 """Continue a prompt, greedily or by sampling."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -17,6 +18,7 @@ def generate_ids(
     sequence_length: int,
     temperature: float = 0.0,
     top_k: int | None = None,
+    vocab_size: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[int]:
     """Yield `n_token` ids, each predicted from the latest `sequence_length` ids.
@@ -29,6 +31,8 @@ def generate_ids(
         0: the most probable id; otherwise ids are drawn from logits / temperature.
     top_k : int, optional
         Draw among the `top_k` most probable only.
+    vocab_size : int, optional
+        Choose among this many ids only: a model may have more than its tokenizer.
     generator : torch.Generator, optional
         Source of the draws.
     """
@@ -37,7 +41,7 @@ def generate_ids(
     for _ in range(n_token):
         context = torch.tensor([ids[-sequence_length:]], device=device)
         with torch.inference_mode():
-            logits = model(context)[0, -1].float().cpu()
+            logits = model(context)[0, -1, :vocab_size].float().cpu()
         ids.append(_draw(logits, temperature, top_k, generator))
         yield ids[-1]
 
@@ -72,7 +76,7 @@ def generate(
     InputError
         If a sampling setting is out of range.
     """
-    if n_token < 1 or temperature < 0 or (top_k is not None and top_k < 1):
+    if n_token < 1 or not 0 <= temperature < math.inf or (top_k is not None and top_k < 1):
         raise InputError(
             "generation settings",
             expected="tokens >= 1, temperature >= 0, top_k >= 1",
@@ -89,6 +93,7 @@ def generate(
         sequence_length=sequence_length,
         temperature=temperature,
         top_k=top_k,
+        vocab_size=tokenizer.vocab_size,
         generator=generator,
     ):
         if token == tokenizer.bos:

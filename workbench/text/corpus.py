@@ -157,8 +157,9 @@ def _pair(path: Path, files: list[Path]) -> tuple[list[Path], list[Path]] | None
 
 
 def split_documents(documents: Sequence[str], *, where: object) -> Split:
-    """Deal documents to the training and validation split by their hash.
+    """Deal documents to the training and validation split by their hash, and order them by it.
 
+    The order is what training reads them in: as good as shuffled, the same on every machine.
     A document's side does not depend on the others, except that a small corpus gives up its
     document of lowest hash where validation would be empty.
 
@@ -187,9 +188,9 @@ def split_documents(documents: Sequence[str], *, where: object) -> Split:
         )
     held_out = [each for each in ranked if int(each[:8], 16) < VALIDATION_SHARE * 2**32]
     chosen = set(held_out[: len(ranked) - 1] or ranked[:1])
-    pairs = list(zip(documents, hashes, strict=True))
-    train = tuple(document for document, name in pairs if name not in chosen)
-    return train, tuple(document for document, name in pairs if name in chosen)
+    pairs = sorted(zip(hashes, documents, strict=True))
+    train = tuple(document for name, document in pairs if name not in chosen)
+    return train, tuple(document for name, document in pairs if name in chosen)
 
 
 def _shards(folder: Path, files: list[Path]) -> Corpus:

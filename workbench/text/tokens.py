@@ -169,7 +169,7 @@ def windows(
         Sliding windows: rows start every `stride` tokens and only new targets are scored. By
         default rows do not overlap and the remainder that fills no row is dropped.
     limit : int, optional
-        Score about this many tokens at most: the first rows only.
+        Score this many tokens at most, but one row at least: the first rows only.
     batch : int
         Rows in one yield.
 
@@ -201,7 +201,7 @@ def windows(
     if stride is not None and first[-1] + sequence_length < n_target:
         first = np.append(first, n_target - sequence_length)  # the tail, scored once
     if limit is not None:
-        first = first[: max(1, limit // step)]
+        first = first[: max(1, 1 + (limit - sequence_length) // step)]  # later rows add a step each
     scored = 0  # targets before this offset are done
     for part in range(0, len(first), batch):
         starts = first[part : part + batch]

@@ -185,8 +185,9 @@ def _check_finite(model: nn.Module, step: int, values: Mapping[str, float]) -> N
     broken = [f"{name} {value}" for name, value in values.items() if not np.isfinite(value)]
     if broken:
         raise NonFiniteLoss(
-            f"step {step + 1}: {', '.join(broken[:3])}; first not finite: {_first_not_finite(model)}. Lower the "
-            "learning rate or clip the gradient (optimizer: clip_grad_norm)."
+            f"step {step + 1}: {', '.join(broken[:3])}; first not finite: "
+            f"{_first_not_finite(model)}. Lower the learning rate or clip the gradient "
+            "(optimizer: clip_grad_norm)."
         )
 
 
