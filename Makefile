@@ -50,7 +50,7 @@ notebooks: $(STAMP)  ## strip and format notebooks/ as `check` wants them
 reports: $(STAMP)  ## run every report anew, in place, outputs and counts kept
 	set -e; for each in reports/*.ipynb; do \
 	  $(RUN) -m nbconvert --log-level WARN --to notebook --execute --inplace \
-	    --ExecutePreprocessor.record_timing=False $$each; \
+	    --ExecutePreprocessor.record_timing=False "--ExecutePreprocessor.extra_arguments=--log-level=CRITICAL" $$each; \
 	  $(RUN) -m nbstripout --keep-output --keep-count --keep-id \
 	    --extra-keys "metadata.widgets metadata.language_info.version" $$each; \
 	done

@@ -126,7 +126,9 @@ def report(options: argparse.Namespace) -> int:
     from workbench.plots import report as page
 
     folders = [find_run(name) for name in options.run]
-    output = Path(options.output or folders[0].path / "report.html")
+    output = Path(options.output or folders[0].path)
+    if output.is_dir():
+        output = output / "report.html"
     page.write_report(folders, output)
     _say(f"written: {output} ({output.stat().st_size / 1e6:.1f} MB)")
     return 0

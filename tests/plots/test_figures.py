@@ -176,7 +176,7 @@ def test_routing_audit_separates_owned_from_merely_covered(synthetic):
     dominant = figure.data[5]
     assert len(set(dominant.marker.color)) == 3, "collapsed, judged, not judged"
     assert dominant.text[0] == "1.00 '&lt;b&gt;n'"
-    assert figure.data[6].text[0] == "<b>collapsed</b>: prediction collapse"
+    assert figure.data[6].text[0] == "<b>collapsed</b>"
     assert figure.data[6].text[-1] == "not judged: one target"
 
 

@@ -40,12 +40,12 @@ def routing_audit(ds: xr.Dataset) -> go.Figure:
     rows = worst_first(ds)
     labels = [_label(rows.isel(profile=index)) for index in range(rows.sizes["profile"])]
     figure = make_subplots(
-        1, 3, column_widths=[0.5, 0.22, 0.28], horizontal_spacing=0.03, shared_yaxes=True
+        1, 3, column_widths=[0.5, 0.26, 0.24], horizontal_spacing=0.03, shared_yaxes=True
     )
     figure.add_traces(_coverage(rows, labels), rows=1, cols=1)
     figure.add_trace(_dominant(rows, labels), row=1, col=2)
     figure.add_trace(_causes(rows, labels), row=1, col=3)
-    left = {"title": {"text": "share of the profile's targets [1]"}, "range": [0, 1.36]}
+    left = {"title": {"text": "share of the profile's targets [1]"}, "range": [0, 1.5]}
     right = {"title": {"text": axis_title(ds.dominant_rate, width=36)}, "range": [0, 1.02]}
     figure.update_xaxes(left | {"tickvals": [0, 0.5, 1]}, col=1)
     figure.update_xaxes(right | {"tickvals": [0, 0.5, 1]}, col=2)
@@ -133,7 +133,8 @@ def _dominant(rows: xr.Dataset, labels: list[str]) -> go.Bar:
         orientation="h",
         marker={"color": colours},
         text=[f"{rate:.2f}{token}" for rate, token in zip(rates, tokens, strict=True)],
-        textposition="auto",
+        textposition=["inside" if rate > 0.6 else "outside" for rate in rates],
+        cliponaxis=False,
         hovertext=[hover(rows.isel(profile=at), title=label) for at, label in enumerate(labels)],
         hoverinfo="text",
         showlegend=False,
@@ -152,7 +153,7 @@ def _causes(rows: xr.Dataset, labels: list[str]) -> go.Scatter:
         if not judged[index]:
             words.append(f"not judged: {cause}")
         else:
-            words.append(f"<b>collapsed</b>: {cause}" if bool(point.collapsed) else cause)
+            words.append("<b>collapsed</b>" if bool(point.collapsed) else cause)
     return go.Scatter(
         x=[0] * len(labels),
         y=labels,

@@ -41,8 +41,10 @@ def _schedule(steps: np.ndarray[Any, Any], rates: np.ndarray[Any, Any]) -> str:
     top = int(np.flatnonzero(rates >= 0.999 * peak)[0])
     span = steps[-1] - steps[top]
     later = rates[np.searchsorted(steps, steps[top] + 0.1 * span)]
+    # The last update is still to use its rate: a finished descent would next reach zero.
+    following = max(0.0, 2 * final - float(rates[-2]))
     outcome = f"ended at {final:.2g}, {ratio:.0%} of its peak {peak:.3g}"
-    if ratio > NEAR_ZERO:
+    if following > NEAR_ZERO * peak:
         outcome += ": the warmdown did not finish"
     if later < NO_PLATEAU * peak:
         began = "the first step" if top == 0 else f"step {steps[top]:.0f}, the end of the warmup"

@@ -53,5 +53,5 @@ def _cost(last: xr.Dataset) -> str:
     name = last.visit.values[at] if "visit" in last.coords else at
     return (
         f" Mixing in nothing costs at most {cost[at]:.3f} nat/token (visit {name}, standard error "
-        f"{error:.3f}), more than training without it would lose."
+        f"{error:.3f}), which overstates what training without it would lose."
     )
