@@ -53,7 +53,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from workbench import evaluation
 
     opened = evaluation.open_run(options.run)
-    with tqdm(desc="scoring", unit="token", leave=False) as bar:
+    with tqdm(desc="scoring", unit="token", leave=False, disable=None) as bar:
         summary, table = evaluation.evaluate(
             opened,
             corpus=options.corpus,
@@ -86,7 +86,7 @@ def diagnose(options: argparse.Namespace) -> int:
 
     opened = evaluation.open_run(options.run)
     only = options.only.split(",") if options.only else None
-    with tqdm(desc="probing", leave=False) as bar:
+    with tqdm(desc="probing", leave=False, disable=None) as bar:
         groups = diagnostics.diagnose(
             opened,
             corpus=options.corpus,

@@ -243,7 +243,17 @@ def test_protocols():
 
 @pytest.mark.parametrize(
     "protocol",
-    ["", "Full", "sliding", "sliding:", "sliding:0", "sliding:9", "sliding:-1", "sliding:4.0", "ttt"],
+    [
+        "",
+        "Full",
+        "sliding",
+        "sliding:",
+        "sliding:0",
+        "sliding:9",
+        "sliding:-1",
+        "sliding:4.0",
+        "ttt",
+    ],
 )
 def test_a_wrong_protocol_is_named(protocol):
     with pytest.raises(InputError, match="sliding:N with N from 1 to the context 8"):

@@ -41,7 +41,11 @@ def record_sets(draw):
 def test_documents_by_hand():
     tokens = packed(range(7), [0, 3, 4])
     assert tokens.n_document == 3
-    assert [tokens.ids[tokens.document(n)].tolist() for n in range(3)] == [[0, 1, 2], [3], [4, 5, 6]]
+    assert [tokens.ids[tokens.document(n)].tolist() for n in range(3)] == [
+        [0, 1, 2],
+        [3],
+        [4, 5, 6],
+    ]
     assert tokens.document_of(np.arange(7)).tolist() == [0, 0, 0, 1, 2, 2, 2]
 
 
@@ -50,9 +54,7 @@ def test_documents_by_hand():
 
 def test_the_ring_by_hand():
     """Ten tokens, two micro-batches of one row of two: each takes three tokens and moves on."""
-    batch = stream_batches(
-        packed(range(10)), sequence_length=2, tokens_per_step=4, micro_batches=2
-    )
+    batch = stream_batches(packed(range(10)), sequence_length=2, tokens_per_step=4, micro_batches=2)
     taken = [np.concatenate([x, y[:, -1:]], axis=1).tolist() for x, y in map(batch, range(4))]
     assert taken == [
         [[0, 1, 2], [3, 4, 5]],
@@ -110,7 +112,9 @@ def test_sizes_that_do_not_divide_get_a_proposal():
 
 def test_rows_by_hand():
     answers = np.array([0, 0, 1, 0, 1, 1], bool)
-    tokens = Tokens(ids=np.array([9, 1, 2, 9, 3, 4], np.int32), starts=np.array([0, 3]), answers=answers)
+    tokens = Tokens(
+        ids=np.array([9, 1, 2, 9, 3, 4], np.int32), starts=np.array([0, 3]), answers=answers
+    )
     inputs, targets = rows(tokens, 4)
     assert inputs.tolist() == [[9, 1, 0, 0], [9, 3, 0, 0]]
     assert targets.tolist() == [[IGNORED, 2, IGNORED, IGNORED], [3, 4, IGNORED, IGNORED]]
@@ -130,8 +134,11 @@ def test_a_record_that_does_not_fit_is_refused():
 @given(record_sets(), st.integers(1, 5), st.integers(0, 3))
 def test_each_record_once_an_epoch(tokens, per_step, seed):
     marked = Tokens(  # the first id of a record tells which it is
-        ids=np.where(np.isin(np.arange(len(tokens.ids)), tokens.starts), 100 + np.cumsum(
-            np.isin(np.arange(len(tokens.ids)), tokens.starts)), tokens.ids).astype(np.int32),
+        ids=np.where(
+            np.isin(np.arange(len(tokens.ids)), tokens.starts),
+            100 + np.cumsum(np.isin(np.arange(len(tokens.ids)), tokens.starts)),
+            tokens.ids,
+        ).astype(np.int32),
         starts=tokens.starts,
         answers=tokens.answers,
     )

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 import xarray as xr
 
 from workbench.evaluation.score import bits_per_byte, token_table
@@ -56,7 +57,7 @@ class OpenRun:
 
 
 def open_run(name: str | Path) -> OpenRun:
-    """Open a finished or stopped run by name or folder.
+    """Open a finished or stopped run by name or folder, on the GPU where there is one.
 
     Raises
     ------
@@ -72,9 +73,9 @@ def open_run(name: str | Path) -> OpenRun:
             found=f"status {record['status']} and no model.safetensors",
             remedy="Wait for it to finish, or train again with --replace.",
         )
-    return OpenRun(
-        folder, record, load_model(folder.path), load_tokenizer(folder.path / "tokenizer")
-    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_model(folder.path).to(device)
+    return OpenRun(folder, record, model, load_tokenizer(folder.path / "tokenizer"))
 
 
 def evaluate(
