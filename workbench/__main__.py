@@ -94,7 +94,7 @@ def diagnose(options: argparse.Namespace) -> int:
             only=only,
             watch=lambda name: (bar.set_postfix_str(name), bar.update()),
         )
-    path = diagnostics.save_diagnosis(opened, groups, corpus=options.corpus)
+    path = diagnostics.save_diagnosis(opened, groups, corpus=options.corpus, tokens=options.tokens)
     for name, dataset in groups.items():
         print(f"{name}: {readings.reading(name, dataset)}")
     _say(f"written: {path}")
@@ -139,6 +139,8 @@ def runs(options: argparse.Namespace) -> int:
     from workbench import runs as registry
 
     rows = registry.list_runs()
+    if options.tree and options.format != "text":
+        return _fail("--tree is drawn as text; the parents stand in --format json and csv too")
     if options.tree:
         print(registry.to_tree(rows))
     elif options.leaderboard and options.format == "text":
@@ -156,6 +158,13 @@ def _free_name(stem: str) -> str:
     while (runs_root() / f"{stem}-{number}").exists():
         number += 1
     return f"{stem}-{number}"
+
+
+def _positive(text: str) -> int:
+    """Read a whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
+    return int(text)
 
 
 def _say(message: str) -> None:
@@ -226,13 +235,13 @@ def _judgements(verbs: Any) -> None:
     made = _verb(verbs, "diagnose", diagnose, "probe a run: writes diagnosis.nc, prints a summary")
     made.add_argument("run", help="name of a run, or its folder")
     made.add_argument("--corpus", help="another corpus: a known name or a path")
-    made.add_argument("--tokens", type=int, help="score about this many tokens (default: all)")
+    made.add_argument("--tokens", type=_positive, help="score about this many (default: all)")
     made.add_argument("--only", help="names of diagnostics, with commas")
 
     made = _verb(verbs, "generate", generate, "continue a prompt")
     made.add_argument("run", help="name of a run, or its folder")
     made.add_argument("--prompt", required=True)
-    made.add_argument("--tokens", type=int, default=64, help="how many tokens at most")
+    made.add_argument("--tokens", type=_positive, default=64, help="how many tokens at most")
     made.add_argument("--temperature", type=float, default=0.0, help="0 (default): greedy")
     made.add_argument("--top-k", type=int, help="draw among the K most probable only")
     made.add_argument("--seed", type=int, default=0, help="of the draws")
@@ -275,6 +284,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(str(error))
     except KeyboardInterrupt:
         return _fail("interrupted", code=130)
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        sys.stdout = None
+        return 0
 
 
 if __name__ == "__main__":

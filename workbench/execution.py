@@ -24,6 +24,8 @@ from tqdm import tqdm
 from workbench.folder import (
     InputError,
     RunFolder,
+    create_run,
+    environment,
     nearest,
     read_json,
     read_jsonl,
@@ -223,8 +225,9 @@ def run_experiment(
 ) -> RunFolder:
     """Execute an experiment notebook as run `name`, with progress on stderr.
 
-    The notebook makes the run folder once its input has proved good, so bad input leaves nothing.
-    The executed notebook lands in that folder, also when a cell failed.
+    A notebook with the parameter ``name`` makes the run folder itself once its input has proved
+    good, so bad input leaves nothing; for any other the folder is made here. The executed notebook
+    lands in that folder, also when a cell failed.
 
     Returns
     -------
@@ -241,25 +244,41 @@ def run_experiment(
             found="a run of that name",
             remedy="Choose another --name, or pass --replace to remove the old run first.",
         )
-    before = (run.path / "run.json").stat().st_mtime_ns if (run.path / "run.json").exists() else 0
+    record = run.path / "run.json"
+    before = record.stat().st_mtime_ns if record.exists() else 0
+    makes_folder = "name" in declared
+    if not makes_folder:
+        create_run(name, replace=replace)
+        run.update(status="running", environment=environment())
     with tempfile.TemporaryDirectory() as scratch:
         executed = Path(scratch) / notebook.name
         try:
             with following(run, newer_than=before):
-                run_notebook(notebook, executed, {**parameters, **own})
-        except PapermillExecutionError as error:
-            refused = error.ename == "InputError"
-            where = "" if refused else f"{notebook.name}, cell {error.exec_count}: {error.ename}: "
-            raise NotebookFailed(where + str(error.evalue), refused=refused) from error
-        except DeadKernelError as error:
-            died = f"{notebook.name}: its process was killed, perhaps for want of memory"
-            raise NotebookFailed(died, refused=False) from error
+                _execute(notebook, executed, {**parameters, **own})
+        except NotebookFailed as error:
+            if not makes_folder:
+                run.update(status="failed", reason=str(error))
+            raise
         finally:
-            record = run.path / "run.json"
             if executed.exists() and record.exists() and record.stat().st_mtime_ns > before:
                 with replacing(run.path / notebook.name) as beside:
                     shutil.copyfile(executed, beside)  # the scratch may be on another disk
+    if not makes_folder:
+        run.update(status="finished")
     return run
+
+
+def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> None:
+    """Run a notebook, turning every way to fail into `NotebookFailed`."""
+    try:
+        run_notebook(notebook, executed, parameters)
+    except PapermillExecutionError as error:
+        refused = error.ename == "InputError"
+        where = "" if refused else f"{notebook.name}, cell {error.exec_count}: {error.ename}: "
+        raise NotebookFailed(where + str(error.evalue), refused=refused) from error
+    except DeadKernelError as error:
+        died = f"{notebook.name}: its process was killed, perhaps for want of memory"
+        raise NotebookFailed(died, refused=False) from error
 
 
 class NotebookFailed(RuntimeError):

@@ -224,7 +224,7 @@ def test_one_document_has_no_standard_error():
 def test_a_loss_that_is_not_finite_is_never_averaged(planted):
     nll, size, document = planted_documents(0)
     nll[3] = planted
-    with pytest.raises(ValueError, match="1 of .* not finite"):
+    with pytest.raises(ValueError, match="1 of .* that are not"):
         bits_per_byte(hand_table(nll, size, document))
 
 

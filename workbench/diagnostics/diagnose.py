@@ -19,8 +19,8 @@ from workbench.diagnostics.routing_audit import routing_audit
 from workbench.diagnostics.self_test import self_test
 from workbench.diagnostics.token_loss import token_loss
 from workbench.diagnostics.value_residual import value_residual
-from workbench.evaluation import OpenRun, token_table
-from workbench.folder import InputError, nearest, replacing
+from workbench.evaluation import Checkpoints, OpenRun, token_table
+from workbench.folder import InputError, code_version, nearest, replacing
 from workbench.text import (
     IGNORED,
     TOKEN_CLASSES,
@@ -96,11 +96,8 @@ def _effective_rank(sample: Sample) -> xr.Dataset:
 
 def _value_residual(sample: Sample) -> xr.Dataset:
     """Follow the value residual over the kept checkpoints."""
-    device = sample.run.model.head_weight.device
-    models = {step: sample.run.at(step).to(device) for step in sample.run.checkpoints()}
-    return value_residual(
-        models or {sample.run.record["steps_done"]: sample.run.model}, *sample.rows
-    )
+    kept = Checkpoints(sample.run)
+    return value_residual(kept or {sample.run.record["steps_done"]: sample.run.model}, *sample.rows)
 
 
 def _logit_prior(sample: Sample) -> xr.Dataset:
@@ -272,15 +269,25 @@ def diagnose(
 
 
 def save_diagnosis(
-    run: OpenRun, groups: Mapping[str, xr.Dataset], *, corpus: str | None = None
+    run: OpenRun,
+    groups: Mapping[str, xr.Dataset],
+    *,
+    corpus: str | None = None,
+    tokens: int | None = None,
 ) -> Path:
-    """Write ``diagnosis.nc`` into the run; groups measured before on the same data are kept."""
+    """Write ``diagnosis.nc`` into the run.
+
+    Groups measured before are kept if they were measured on the same data, with the same limit
+    and by the same code.
+    """
     path = run.folder.path / "diagnosis.nc"
     data = run.data_of(corpus)
     provenance = {
         **run.provenance(),
         "measured_on": data.corpus.name,
         "measured_corpus_hash": data.corpus.hash,
+        "measured_tokens": tokens,
+        "measured_by": code_version(),
         "class_scheme_hash": class_scheme(data.tokenizer).hash,
     }
     with replacing(path) as scratch:

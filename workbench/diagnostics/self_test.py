@@ -120,8 +120,8 @@ def _tied(model: Network) -> Check:
 
 
 def _normalised(model: Network, ids: torch.Tensor) -> Check:
-    """Sum the probabilities of every position."""
-    total = torch.softmax(model(ids).float(), dim=-1).double().sum(dim=-1)
+    """Sum the probabilities of every position, as scoring computes them."""
+    total = torch.log_softmax(model(ids).float(), dim=-1).double().exp().sum(dim=-1)
     return "largest distance of a sum of probabilities from 1", float((total - 1).abs().max()), 1e-4
 
 
@@ -134,16 +134,20 @@ def _class_sums(table: xr.Dataset) -> Check:
 
 
 def _bytes(tokens: Tokens, tokenizer: Tokenizer) -> Check:
-    """Compare counted bytes with those of the decoded text, document by document."""
+    """Compare counted bytes with the decoded text, and that text's encoding with the tokens.
+
+    A wrong table of bytes decodes to a text that the encoder, which does not use the table, turns
+    into other tokens. The last document may be cut short and is left out when there are others.
+    """
     wrong = 0
-    for number in range(min(tokens.n_document, 50)):
+    for number in range(min(max(tokens.n_document - 1, 1), 50)):
         ids = tokens.ids[tokens.document(number)]
+        ids = ids[int(ids[0] == tokenizer.bos) :]
         previous = np.concatenate([[tokenizer.bos], ids[:-1]])
+        text = tokenizer.decode(ids)
         counted = int(tokenizer.byte_counts(ids, previous).sum())
-        raw = b"".join(tokenizer.token_bytes[each] for each in ids)
-        added = tokenizer.drops_leading_space and raw.startswith(b" ")
-        wrong += counted != len(raw) - added
-    return "documents whose counted bytes differ from their decoded text", float(wrong), 0.0
+        wrong += counted != len(text.encode()) or len(tokenizer.encode(text)) != len(ids)
+    return "documents whose bytes are not those of their text", float(wrong), 0.0
 
 
 def _scored_once(tokens: Tokens, sequence_length: int) -> Check:

@@ -1,7 +1,14 @@
 """Bits per byte by protocol, the token table, generation, and opened runs."""
 
 from workbench.evaluation.generation import generate, generate_ids
-from workbench.evaluation.opened import OpenRun, evaluate, open_run, save_evaluation, summarize
+from workbench.evaluation.opened import (
+    Checkpoints,
+    OpenRun,
+    evaluate,
+    open_run,
+    save_evaluation,
+    summarize,
+)
 from workbench.evaluation.score import (
     BitsPerByte,
     bits_per_byte,
@@ -13,6 +20,7 @@ from workbench.evaluation.score import (
 
 __all__ = [
     "BitsPerByte",
+    "Checkpoints",
     "OpenRun",
     "bits_per_byte",
     "evaluate",

@@ -1,6 +1,6 @@
 """Open a run: its model, tokenizer and data, ready to be asked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,8 +52,25 @@ class OpenRun:
         return {int(path.stem.split("-")[1]): path for path in found}
 
     def at(self, step: int) -> Network:
-        """Load the model as it was after `step` updates."""
-        return load_model(self.folder.path, weights=self.checkpoints()[step])
+        """Load the model as it was after `step` updates, on the device of `model`."""
+        loaded = load_model(self.folder.path, weights=self.checkpoints()[step])
+        return loaded.to(self.model.head_weight.device)
+
+
+class Checkpoints(Mapping[int, Network]):
+    """The kept models of a run by step, each loaded when asked for and not held."""
+
+    def __init__(self, run: OpenRun) -> None:
+        self.run = run
+
+    def __getitem__(self, step: int) -> Network:
+        return self.run.at(step)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.run.checkpoints())
+
+    def __len__(self) -> int:
+        return len(self.run.checkpoints())
 
 
 def open_run(name: str | Path) -> OpenRun:

@@ -219,12 +219,19 @@ def bits_per_byte(table: xr.Dataset) -> BitsPerByte:
 
     Raises
     ------
+    InputError
+        If a loss is not finite.
     ValueError
-        If a loss is not finite, or the tokens stand for no byte at all.
+        If the tokens stand for no byte at all.
     """
     nll, size = table.nll.values.astype(np.float64), table.bytes.values.astype(np.float64)
     if not np.isfinite(nll).all():
-        raise ValueError(f"{int((~np.isfinite(nll)).sum())} of {len(nll)} losses are not finite")
+        raise InputError(
+            "losses",
+            expected="finite numbers",
+            found=f"{int((~np.isfinite(nll)).sum())} of {len(nll)} that are not",
+            remedy="Look for NaN in the weights: this run has diverged.",
+        )
     if size.sum() <= 0:
         raise ValueError("the scored tokens stand for no byte: is this the right tokenizer?")
     n_document = len(np.unique(table.document.values))

@@ -40,7 +40,7 @@ def load_model(folder: Path, *, weights: Path | None = None) -> Network:
     weights : Path, optional
         Other weights of the same configuration, such as a kept checkpoint.
     """
-    model = Network(from_json(read_json(folder / "model.json")))
+    model = new_network(from_json(read_json(folder / "model.json")), seed=0)
     load_state(model, read_state(weights or folder / "model.safetensors"))
     return model.eval()
 

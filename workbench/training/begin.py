@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from workbench.folder import InputError, RunFolder, create_run, environment, find_run, write_json
+from workbench.folder import InputError, RunFolder, create_run, find_run, write_json
 from workbench.model import Network, to_json
 from workbench.text import Data, record_batches, stream_batches, windows
 from workbench.training.config import TrainConfig
@@ -63,7 +63,6 @@ def begin(
         model=to_json(model.config),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         data=data.identity(),
-        environment=environment(),
     )
     return run
 

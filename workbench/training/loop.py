@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workbench.evaluation import score_batches
-from workbench.folder import RunFolder, append_jsonl, read_jsonl
+from workbench.folder import RunFolder, append_jsonl, environment, read_jsonl
 from workbench.model import Network, save_model, save_state
 from workbench.text import IGNORED, Data
 from workbench.training.begin import batches
@@ -66,7 +66,7 @@ def train(
     NonFiniteLoss
         At the first step whose loss or gradient is not finite.
     """
-    run.update(status="running", training=asdict(config))
+    run.update(status="running", training=asdict(config), environment=environment())
     try:
         steps = _train(model.to(config.device), data, config, run, watch, objective)
     except KeyboardInterrupt:

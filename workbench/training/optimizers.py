@@ -136,7 +136,10 @@ class Muon(torch.optim.Optimizer):
     def _step_shape(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """Update parameters of one shape in one batched iteration."""
         grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        buffers = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in parameters]
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        buffers = [self.state[parameter]["momentum"] for parameter in parameters]
         torch._foreach_mul_(buffers, group["momentum"])
         torch._foreach_add_(buffers, grads)
         nesterov = torch._foreach_add(grads, buffers, alpha=group["momentum"])

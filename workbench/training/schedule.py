@@ -18,8 +18,9 @@ def multiplier(
     steps, warmdown_steps : int
         Length of the run and of its linear descent to 0, in updates.
     seconds : float, optional
-        Time budget. The descent then begins when what is left of it equals `warmdown_steps` at
-        the pace so far, and reaches 0 at the end of the budget.
+        Time budget. The descent then also begins when what is left of it equals `warmdown_steps`
+        at the pace so far, and reaches 0 at the end of the budget. Whichever end is nearer
+        counts, so the descent is never missed.
     elapsed : float
         Training time so far [s].
 
@@ -30,8 +31,8 @@ def multiplier(
     """
     if warmdown_steps <= 0:
         return 1.0
-    if seconds is not None:
-        window = warmdown_steps * elapsed / max(step, 1)
-        remaining = max(seconds - elapsed, 0.0)
-        return min(remaining / window, 1.0) if window > 0 else 1.0
-    return min(max((steps - step) / warmdown_steps, 0.0), 1.0)
+    by_steps = min(max((steps - step) / warmdown_steps, 0.0), 1.0)
+    if seconds is None or step == 0 or elapsed <= 0:
+        return by_steps
+    window = warmdown_steps * elapsed / step
+    return min(max(seconds - elapsed, 0.0) / window, by_steps)
