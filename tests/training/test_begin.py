@@ -1,6 +1,5 @@
 """A run's folder: made once everything fits, and not a moment before."""
 
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -50,6 +49,6 @@ def test_a_parent_with_another_tokenizer_is_refused(own_data_root, tiny_data):
     refused(small_network(), tiny_data, SHORT, "none of that name", origin={"parent": "orphan"})
     find_run("parent").update(data=tiny_data.identity())
     run = begin("a", small_network(), tiny_data, SHORT, origin={"parent": "parent"})
-    assert run.record()["parent"] == "parent" and run.record()["environment"]["pid"] == os.getpid()
+    assert run.record()["parent"] == "parent"
     assert (run.path / "tokenizer" / "bytes.txt").exists()
     assert byte_tokenizer().hash == run.record()["data"]["tokenizer_hash"]

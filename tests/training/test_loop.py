@@ -144,7 +144,7 @@ def test_one_block_and_a_free_objective(start, tiny_data):
     """One block: no skip, no alpha. An objective of one's own sees model, inputs and targets."""
 
     def doubled(model, inputs, targets):
-        assert inputs.shape == targets.shape == (2, 16)
+        assert inputs.shape == targets.shape == (4, 16)  # 64 tokens fit one pass
         return 2 * next_token_loss(model, inputs, targets)
 
     network, run = start(SHORT, n_layer=1)
@@ -193,7 +193,7 @@ def gradients(start, data, config):
 
 def test_micro_batches_add_up_to_one_batch(start, tiny_data):
     """The official cut drops a token between micro-batches, so the batch is rebuilt by hand."""
-    config = replace(SHORT, micro_batches=4)
+    config = replace(SHORT, micro_batches=4, tokens_per_pass=16)
     summed, line = gradients(start, tiny_data, config)
     network, _ = start(config)
     with torch.no_grad():

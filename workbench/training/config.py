@@ -18,7 +18,8 @@ class TrainConfig:
     seconds: float | None = None  # time budget; the warmdown then follows time
     tokens_per_step: int = 4096
     sequence_length: int = 256
-    micro_batches: int = 8  # forward passes a step; also how the stream is cut
+    micro_batches: int = 8  # spans a packed stream gives to one step, each a token longer
+    tokens_per_pass: int = 2048  # of one forward pass; changes speed and memory, not the result
     warmdown_steps: int = 60
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     seed: int = 0  # of the order of records; a packed stream has no random order
@@ -29,7 +30,8 @@ class TrainConfig:
     checkpoints: int = 8  # kept besides step 0, evenly spaced
 
     def __post_init__(self) -> None:
-        for name in ("steps", "tokens_per_step", "sequence_length", "micro_batches"):
+        tokens = ("tokens_per_step", "tokens_per_pass", "sequence_length")
+        for name in ("steps", "micro_batches", *tokens):
             if getattr(self, name) < 1:
                 raise InputError(
                     name, expected="1 or more", found=str(getattr(self, name)), remedy="Raise it."
@@ -62,7 +64,8 @@ def train_config(
 ) -> TrainConfig:
     """Make the configuration from plain values, as a notebook or a command line has them.
 
-    ``device="auto"`` is cuda where there is one; ``dtype="auto"`` is bfloat16 on cuda.
+    ``device="auto"`` is cuda where there is one; ``dtype="auto"`` is bfloat16 on cuda. Passes are
+    sized for the device unless `tokens_per_pass` is given.
 
     Raises
     ------
@@ -80,6 +83,8 @@ def train_config(
         )
     if dtype == "auto":
         dtype = "bfloat16" if chosen.startswith("cuda") else "float32"
+    # A processor wants activations in its cache, a GPU wants to be full.
+    settings.setdefault("tokens_per_pass", 65536 if chosen.startswith("cuda") else 2048)
     return TrainConfig(
         optimizer=optimizer_config(**optimizer), device=chosen, dtype=dtype, **settings
     )

@@ -148,7 +148,7 @@ def _step(
     model.train()
     inputs, targets = (torch.from_numpy(part).to(config.device) for part in batch)
     counted = int((targets != IGNORED).sum())
-    rows = max(1, len(inputs) // config.micro_batches)
+    rows = max(1, config.tokens_per_pass // inputs.shape[1])
     total = torch.zeros((), device=config.device)
     use_autocast = config.dtype == "bfloat16"
     for some, wanted in zip(inputs.split(rows), targets.split(rows), strict=True):
