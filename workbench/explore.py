@@ -1,6 +1,7 @@
 """Widgets: choose, then call diagnostics and plots. Nothing is computed here."""
 
 import html
+import textwrap
 from typing import Any
 
 import ipywidgets as widgets
@@ -75,7 +76,8 @@ class RunChooser(widgets.VBox):
         tree = self.diagnosis()
         if diagnostic not in tree.children:
             return f"Not measured: {diagnostic} has nothing to measure on this run."
-        return readings.reading(diagnostic, tree[diagnostic].to_dataset())
+        text = readings.reading(diagnostic, tree[diagnostic].to_dataset())
+        return textwrap.fill(text, 100)  # Jupyter breaks a long line inside a word
 
     def figure(self, diagnostic: str) -> go.Figure | None:
         """Draw a diagnostic of the chosen run; None where it was not measured."""

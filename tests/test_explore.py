@@ -1,0 +1,71 @@
+"""Panels without a browser: choose, and what is shown changes."""
+
+import shutil
+
+import nbformat
+import pytest
+from repository import PROJECT
+
+from workbench import explore
+from workbench.execution import run_notebook
+from workbench.folder import InputError, RunFolder, runs_root
+
+PLOTLY = "application/vnd.plotly.v1+json"
+
+
+@pytest.fixture
+def two_runs(tiny_run, monkeypatch, tmp_path):
+    """Put two copies of the tiny run into a data folder of their own."""
+    monkeypatch.setenv("WORKBENCH_DATA", str(tmp_path))
+    for name in ("one", "two"):
+        shutil.copytree(tiny_run.path, tmp_path / "runs" / name)
+    RunFolder(tmp_path / "runs" / "two").update(parameters=7, data={"name": "<b>hostile</b>"})
+
+
+def test_choosing_a_run_shows_its_facts(two_runs):
+    chooser = explore.choose_run()
+    assert [value for _, value in chooser.menu.options] == ["one", "two"]
+    assert chooser.folder.name == "one"
+    before = chooser.facts.value
+    chooser.menu.value = "two"
+    assert chooser.folder.name == "two" and chooser.facts.value != before
+    assert "&lt;b&gt;hostile" in chooser.facts.value and "<b>hostile" not in chooser.facts.value
+    assert explore.choose_run("two").folder.name == "two"
+
+
+def test_a_run_is_probed_when_first_asked(two_runs):
+    chooser = explore.choose_run("one")
+    assert not (chooser.folder.path / "diagnosis.nc").exists()
+    assert chooser.reading("self_test").endswith("self-tests passed.")
+    assert (chooser.folder.path / "diagnosis.nc").exists()
+    assert chooser.figure("token_loss").data
+    assert chooser.figure("routing_audit") is None, "a text has no profiles"
+    assert chooser.reading("routing_audit").startswith("Not measured")
+
+
+def test_without_runs_the_error_says_how_to_make_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORKBENCH_DATA", str(tmp_path))
+    with pytest.raises(InputError, match="make demo"):
+        explore.choose_run()
+
+
+def test_a_run_that_is_not_there_or_not_done(two_runs):
+    with pytest.raises(InputError, match="Nearest: one"):
+        explore.choose_run("on")
+    RunFolder(runs_root() / "two").update(status="planned")
+    with pytest.raises(InputError, match="finished or stopped"):
+        explore.choose_run("two")
+
+
+def test_start_here_runs_from_top_to_bottom(two_runs, tmp_path):
+    executed = tmp_path / "start_here.ipynb"
+    run_notebook(PROJECT / "notebooks" / "explore" / "start_here.ipynb", executed, {})
+    cells = nbformat.read(executed, as_version=4).cells
+    shown = [
+        kind
+        for cell in cells
+        for output in cell.get("outputs", [])
+        for kind in output.get("data", {})
+        if kind == PLOTLY
+    ]
+    assert len(shown) == 5, "training and the four probes that apply to a text"
