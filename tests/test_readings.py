@@ -140,7 +140,7 @@ def test_token_loss_names_the_costly_and_the_dear_class():
 def test_token_loss_says_when_errors_cannot_order_two_classes():
     ds = MAKERS["token_loss"]()
     assert "separable" not in readings.token_loss(ds)
-    ds["contribution_standard_error"] = ds.contribution * 0 + 0.2
+    ds["lead_standard_error"] = ds.contribution * 0 + 0.4
     assert "not separable from continuation (0.315)" in readings.token_loss(ds)
 
 

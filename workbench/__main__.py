@@ -66,7 +66,8 @@ def evaluate(options: argparse.Namespace) -> int:
         print(json.dumps(summary, indent=1))
         return 0
     error = summary["standard_error"]
-    spread = f" +- {error:.4f} (standard error, {summary['documents']} documents)" if error else ""
+    over = "documents" if summary["groups"] == summary["documents"] else "facts"
+    spread = f" +- {error:.4f} (standard error over {summary['groups']} {over})" if error else ""
     print(f"{summary['bits_per_byte']:.4f} bit/byte{spread}")
     print(
         f"{summary['loss_nat']:.4f} nat/token over {summary['tokens']:,} of "

@@ -1,6 +1,7 @@
 """Run notebooks with checked parameters, and watch their runs from outside."""
 
 import ast
+import json
 import logging
 import os
 import re
@@ -9,7 +10,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import papermill
 import yaml
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from workbench.folder import (
     InputError,
@@ -28,7 +29,6 @@ from workbench.folder import (
     environment,
     nearest,
     read_json,
-    read_jsonl,
     replacing,
     runs_root,
 )
@@ -303,32 +303,56 @@ def following(run: RunFolder, *, newer_than: int = 0) -> Iterator[None]:
 
 
 def _follow(run: RunFolder, stop: threading.Event, newer_than: int) -> None:
-    """Redraw one line from the run's metrics until told to stop."""
-    bar = None
+    """Hand each new line of the run's metrics to a progress bar until told to stop."""
+    watch, done = None, 0
     while True:
         ended = stop.wait(0.5)
         record = run.path / "run.json"
         if record.exists() and record.stat().st_mtime_ns > newer_than:
-            if bar is None and "training" in (found := read_json(record)):
-                quiet = 0.1 if sys.stderr.isatty() else 10.0  # seconds between redraws
-                bar = tqdm(
-                    total=found["training"]["steps"], desc=run.name, unit="step", mininterval=quiet
-                )
-            lines = read_jsonl(run.metrics)
-            if bar is not None and lines:
-                bar.set_postfix_str(progress_text(lines[-1], lines), refresh=False)
-                bar.update(lines[-1]["step"] - bar.n)
+            if watch is None and "training" in (found := read_json(record)):
+                training = found["training"]
+                watch = progress(training["steps"], training["seconds"], description=run.name)
+            if watch is not None and run.metrics.exists():
+                with run.metrics.open("rb") as file:
+                    file.seek(done)
+                    new = file.read()
+                whole = new[: new.rfind(b"\n") + 1]  # a line still being written waits
+                done += len(whole)
+                for line in whole.splitlines():
+                    watch(json.loads(line))
         if ended:
             break
-    if bar is not None:
-        bar.close()
 
 
-def progress_text(line: Mapping[str, Any], lines: list[dict[str, Any]]) -> str:
-    """Phrase the state of a run: loss, latest bits per byte, speed."""
-    judged = [each for each in lines if "validation_bits_per_byte" in each]
-    parts = [f"loss {line['loss']:.3f} nat/token"]
-    if judged:
-        parts.append(f"bpb {judged[-1]['validation_bits_per_byte']:.4f}")
-    parts.append(f"{line['tokens'] / max(line['seconds'], 1e-9):,.0f} token/s")
-    return ", ".join(parts)
+def progress(
+    steps: int, seconds: float | None = None, *, description: str = "training"
+) -> Callable[[Mapping[str, Any]], None]:
+    """Return a `watch` function that draws a bar, in the terminal as in Jupyter.
+
+    It shows loss, latest bits per byte, tokens a second and the time left.
+
+    Parameters
+    ----------
+    steps : int
+        Updates of the whole run.
+    seconds : float, optional
+        Time budget; the bar then counts seconds.
+    """
+    # A log file wants few lines, a terminal or a page a live one.
+    interval = 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10.0
+    unit = "s" if seconds else "step"
+    bar = tqdm(total=seconds or steps, desc=description, unit=unit, mininterval=interval)
+    latest = ""
+
+    def watch(line: Mapping[str, Any]) -> None:
+        nonlocal latest
+        if "validation_bits_per_byte" in line:
+            latest = f", bpb {line['validation_bits_per_byte']:.4f}"
+        speed = line["tokens"] / max(line["seconds"], 1e-9)
+        text = f"loss {line['loss']:.3f} nat/token{latest}, {speed:,.0f} token/s"
+        bar.set_postfix_str(text, refresh=False)
+        bar.update(round(line["seconds"], 1) - bar.n if seconds else line["step"] - bar.n)
+        if line["step"] == steps or (seconds and line["seconds"] >= seconds):
+            bar.close()
+
+    return watch

@@ -45,7 +45,6 @@ def _summary(run: RunFolder) -> dict[str, Any]:
     except InputError:
         return {**dict.fromkeys(COLUMNS), "name": run.name, "status": "unreadable"}
     evaluation = record.get("evaluation") or {}
-    training = record.get("training") or {}
     return {
         "name": run.name,
         "status": record.get("status"),
@@ -59,15 +58,23 @@ def _summary(run: RunFolder) -> dict[str, Any]:
         "standard_error": evaluation.get("standard_error"),
         "corpus_hash": evaluation.get("corpus_hash"),
         "context": evaluation.get("context"),
-        "budget": _budget(training),
+        "budget": _budget(record),
     }
 
 
-def _budget(training: dict[str, Any]) -> str | None:
-    """Say what limited a training run; 60 s and 60 steps are different budgets."""
+def _budget(record: dict[str, Any]) -> str | None:
+    """Say what a training run could spend; seconds count on their machine only."""
+    training = record.get("training") or {}
+    host = (record.get("environment") or {}).get("host")
+    origin = record.get("parent") or record.get("initial_state")
+    if not training.get("steps"):
+        return None
+    extent = f"{training['steps']} steps"
     if training.get("seconds"):
-        return f"{training['seconds']} s"
-    return f"{training['steps']} steps" if training.get("steps") else None
+        extent = f"{training['seconds']} s on {training.get('device')} of {host}"
+    return f"{extent}, {training.get('tokens_per_step')} tokens each" + (
+        f", after {origin}" if origin else ""
+    )
 
 
 def leaderboard(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -28,6 +28,7 @@ def make_table(*, n_token=4000, n_document=25, seed=0, absent=(ABSENT,)):
         "bytes": np.where(kind == 0, 0, rng.integers(1, 7, n_token)),
         "token_class": kind,
         "document": document,
+        "group": document,
         "repeated": rng.random(n_token) < 0.4,
     }
     return as_table(pd.DataFrame(columns))

@@ -227,3 +227,31 @@ def test_probing_leaves_the_model_as_it_was():
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not model.value_residual.alpha.requires_grad
+
+
+def test_padding_is_not_measured():
+    """Rows of two lengths, padded, measure as the same rows one by one without padding do."""
+    model, (inputs, targets) = network(), batch()
+    present = torch.ones_like(inputs, dtype=torch.bool)
+    present[1, 7:] = False
+    padded, scored = inputs.where(present, 0), targets.where(present, IGNORED)
+    found = value_residual({7: model}, padded, scored, present=present).isel(step=0)
+    junk = inputs.where(present, 33)
+    again = value_residual({7: model}, junk, scored, present=present).isel(step=0)
+    for name in PER_VISIT:
+        np.testing.assert_allclose(found[name], again[name], rtol=1e-6)
+    counted = value_residual({7: model}, padded, scored).isel(step=0)
+    assert not np.allclose(found.cosine.values[1:], counted.cosine.values[1:], rtol=1e-3)
+
+
+def test_rows_of_one_group_are_one_observation():
+    """Each row twice: no new information, so no smaller error, once the copies are one group."""
+    model, (inputs, targets) = network(), batch()
+    once = value_residual({7: model}, inputs, targets).isel(step=0)
+    twice = torch.cat([inputs, inputs]), torch.cat([targets, targets])
+    group = np.repeat(np.arange(ROWS)[:, None], LENGTH, axis=1)
+    grouped = value_residual({7: model}, *twice, group=np.concatenate([group, group])).isel(step=0)
+    naive = value_residual({7: model}, *twice).isel(step=0)
+    name = "ablation_standard_error"
+    np.testing.assert_allclose(grouped[name].values[1:], once[name].values[1:], rtol=1e-5)
+    assert (naive[name].values[1:] < 0.8 * once[name].values[1:]).all()

@@ -135,14 +135,15 @@ def test_the_table_says_where_each_token_stands(tiny_network, tiny_data):
     done = []
     table = table_of(tiny_network, tiny_data, protocol="sliding:9", watch=done.append)
     assert check(table) is table and done[-1] == len(table.token) and done == sorted(done)
-    document, seen = -1, set()
+    document = -1
     for row, token in enumerate(tiny_data.validation.ids.tolist()):
         if token == tiny_data.tokenizer.bos:
-            document, seen = document + 1, set()
+            document += 1
         if row:
             assert int(table.document[row - 1]) == document
-            assert bool(table.repeated[row - 1]) == (token in seen)
-        seen.add(token)
+            assert int(table.group[row - 1]) == document
+            context = tiny_data.validation.ids[row - 1 - int(table.position[row - 1]) : row]
+            assert bool(table.repeated[row - 1]) == (token in context.tolist())
     assert table.position.values[: LENGTH + 2].tolist() == [*range(LENGTH), 7, 8]
     names = [TOKEN_CLASSES[index] for index in table.token_class.values]
     decoded = {name: set() for name in names}
@@ -177,6 +178,7 @@ def hand_table(nll, size, document):
             "nll": variable("token", nll, "loss", "nat"),
             "bytes": variable("token", size, "bytes", "byte"),
             "document": variable("token", document, "document"),
+            "group": variable("token", document, "group"),
         },
         attrs={"protocol": "full", "context": 8},
     )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.folder import InputError
-from workbench.text import IGNORED, Tokens, record_batches, repeated, rows, stream_batches, windows
+from workbench.text import IGNORED, Tokens, record_batches, rows, stream_batches, windows
 
 
 def packed(ids, starts=(0,)):
@@ -269,19 +269,3 @@ def test_a_limit_on_records_keeps_whole_records():
     for limit, expected in ((1, 2), (2, 2), (3, 2), (4, 4), (5, 4), (6, 6), (99, 6)):
         found = scored_records(tokens, sequence_length=5, limit=limit)
         assert len(found) == expected, limit
-
-
-# --- repeated --------------------------------------------------------------------------------
-
-
-@given(texts(n_id=4))
-def test_repeated_against_a_set(tokens):
-    expected = []
-    for number in range(tokens.n_document):
-        seen = set()
-        for token in tokens.ids[tokens.document(number)].tolist():
-            expected.append(token in seen)
-            seen.add(token)
-    offsets = np.arange(len(tokens.ids))
-    assert repeated(tokens, offsets).tolist() == expected
-    assert repeated(tokens, offsets[::-2]).tolist() == expected[::-2]

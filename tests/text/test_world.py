@@ -180,3 +180,14 @@ def test_a_space_that_the_encoder_adds_itself_is_not_doubled():
     for number, ids in enumerate(expected):
         span = tokens.document(number)
         assert tokens.ids[span][tokens.answers[span]].tolist() == ids
+
+
+def test_phrasings_of_one_fact_are_one_group():
+    world, tokenizer = WORLD, word_tokenizer(world_documents(WORLD))
+    records = [each for group in world.profiles.values() for each in group]
+    groups = world_tokens(records, tokenizer).groups
+    assert len(set(groups.tolist())) == 12 + 12 + 12 + 12, "owner and possession share theirs"
+    by_fact = {}
+    for record, group in zip(records, groups.tolist(), strict=True):
+        assert by_fact.setdefault(record.fact, group) == group
+    assert len(by_fact) == 48

@@ -32,7 +32,8 @@ from workbench.text import (
     windows,
 )
 
-ROWS = 16  # of text for diagnostics that keep activations
+SAMPLE = 4096  # positions for diagnostics that keep activations
+DRAWN_FROM = 2**20  # first tokens of a split that rows are drawn from
 RECORDS = 512  # predictions of running text whose margins are split
 EARLIEST = 16  # tokens of context before a prediction counts as one made from context
 REFERENCE_ROWS = 64  # of training text for the mean hidden state
@@ -58,15 +59,26 @@ class Sample:
         )
 
     @cached_property
-    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets (B, T) of the first validation rows."""
-        length = self.run.sequence_length
-        first = next(windows(self.data.validation, sequence_length=length, batch=ROWS))
+    def rows(self) -> dict[str, Any]:
+        """Rows drawn from all of the validation split, as `value_residual` takes them."""
+        tokens, length = self.data.validation, self.run.sequence_length
+        limit = min(self.limit or DRAWN_FROM, DRAWN_FROM)
+        parts = list(windows(tokens, sequence_length=length, limit=limit))
+        names = ("inputs", "targets", "present", "offsets")
+        cut = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        n_row = len(cut["inputs"])
+        rng = np.random.default_rng(0)
+        chosen = np.sort(rng.choice(n_row, min(self._n_row(), n_row), replace=False))
         device = self.run.model.head_weight.device
-        return (
-            torch.from_numpy(first.inputs).to(device),
-            torch.from_numpy(first.targets).to(device),
-        )
+        drawn: dict[str, Any] = {
+            name: torch.from_numpy(cut[name][chosen]).to(device) for name in names[:3]
+        }
+        last = len(tokens.ids) - 1
+        return drawn | {"group": tokens.group_of(np.minimum(cut["offsets"][chosen], last))}
+
+    def _n_row(self) -> int:
+        """Return how many rows make `SAMPLE` positions."""
+        return max(2, SAMPLE // self.run.sequence_length)
 
     @cached_property
     def reference(self) -> tuple[NDArray[np.float64], str]:
@@ -97,7 +109,9 @@ def _effective_rank(sample: Sample) -> xr.Dataset:
 def _value_residual(sample: Sample) -> xr.Dataset:
     """Follow the value residual over the kept checkpoints."""
     kept = Checkpoints(sample.run)
-    return value_residual(kept or {sample.run.record["steps_done"]: sample.run.model}, *sample.rows)
+    return value_residual(
+        kept or {sample.run.record["steps_done"]: sample.run.model}, **sample.rows
+    )
 
 
 def _logit_prior(sample: Sample) -> xr.Dataset:

@@ -154,17 +154,20 @@ def root_cause(profiles: Mapping[str, BranchProfile]) -> RootCause:
 def profile_root_causes(profiles: Mapping[str, BranchProfile]) -> dict[str, str]:
     """Name the cause of every profile by itself.
 
-    A profile gets the hypothesis it would have alone, except that a collapse onto a token that all
-    collapsed profiles share with another is the global one; one target: ``single_target_profile``.
+    A profile gets the hypothesis it would have alone, except that a collapse onto a token that
+    another profile has collapsed onto too is the global one; one target: ``single_target_profile``.
     """
-    overall = root_cause(profiles)
-    is_global = overall.hypothesis == "global_output_prior_collapse"
+    onto = Counter(
+        profile.dominant_token
+        for profile in profiles.values()
+        if profile.target_unique >= 2 and profile.collapsed
+    )
     causes = {}
     for name, profile in profiles.items():
         if profile.target_unique < 2:
             causes[name] = "single_target_profile"
-        elif is_global and profile.dominant_token in overall.reused_dominant_tokens:
-            causes[name] = overall.hypothesis
+        elif profile.collapsed and onto[profile.dominant_token] > 1:
+            causes[name] = "global_output_prior_collapse"
         else:
             causes[name] = root_cause({name: profile}).hypothesis
     return causes

@@ -145,9 +145,11 @@ def routing_audit(
     }
     judged = {name: each.answers for name, each in audits.items() if each.gate.passed}
     overall = root_cause(judged)
+    # What was not judged must not pass either.
+    whole = all(each.gate.passed or each.answers.target_unique < 2 for each in audits.values())
     causes = {name: "context_gate_failed" for name in audits} | profile_root_causes(judged)
     attrs = {
-        "gate_passed": int(diversity_gate(judged).passed),
+        "gate_passed": int(whole and diversity_gate(judged).passed),
         "hypothesis": overall.hypothesis,
         "severity": overall.severity,
         "shared_by_all": int(overall.shared_by_all),

@@ -152,9 +152,14 @@ def _bytes(tokens: Tokens, tokenizer: Tokenizer) -> Check:
 
 def _scored_once(tokens: Tokens, sequence_length: int) -> Check:
     """Count offsets scored more than once, by plain and by sliding windows."""
-    repeats = 0
+    wrong = 0
     for stride in (None, max(1, sequence_length // 4)):
         rows = windows(tokens, sequence_length=sequence_length, stride=stride)
         offsets = np.concatenate([w.offsets[w.targets != IGNORED] for w in rows])
-        repeats += len(offsets) - len(np.unique(offsets))
-    return "targets scored more than once", float(repeats), 0.0
+        n_target = len(tokens.ids) - 1
+        if tokens.answers is not None:
+            n_target = int(tokens.answers.sum())
+        elif stride is None:
+            n_target -= n_target % sequence_length  # the remainder that fills no row
+        wrong += len(offsets) - len(np.unique(offsets)) + abs(n_target - len(offsets))
+    return "targets scored more than once, or not at all", float(wrong), 0.0

@@ -37,7 +37,14 @@ def token_loss(table: xr.Dataset, *, deciles: NDArray[np.int8] | None = None) ->
     nats = np.bincount(kinds, weights=nll, minlength=n_class)
     held = np.bincount(kinds, weights=size, minlength=n_class)
     errors = [
-        ratio_error(np.where(kinds == k, nll, 0.0) / np.log(2), size, table.document.values)
+        ratio_error(np.where(kinds == k, nll, 0.0) / np.log(2), size, table.group.values)
+        for k in range(n_class)
+    ]
+    top = int(nats.argmax())
+    lead = [
+        ratio_error(
+            nll * (1.0 * (kinds == top) - (kinds == k)) / np.log(2), size, table.group.values
+        )
         for k in range(n_class)
     ]
     bits = nats / np.log(2)
@@ -48,18 +55,23 @@ def token_loss(table: xr.Dataset, *, deciles: NDArray[np.int8] | None = None) ->
         "bits_per_byte": ("bits per byte within the class", "bit/byte", _ratio(bits, held)),
         "contribution": ("share of the total bits per byte", "bit/byte", bits / size.sum()),
         "contribution_standard_error": (
-            "standard error of the contribution, by document",
+            "standard error of the contribution",
             "bit/byte",
             [np.nan if error is None else error for error in errors],
+        ),
+        "lead_standard_error": (
+            "standard error of the distance to the largest contribution",
+            "bit/byte",
+            [np.nan if error is None else error for error in lead],
         ),
         "loss_share": ("share of the loss", "1", nats / nats.sum()),
     }
     for name, chosen in {"new": ~again, "repeated": again}.items():
         count = np.bincount(kinds[chosen], minlength=n_class).astype(float)
         total = np.bincount(kinds[chosen], weights=nll[chosen], minlength=n_class)
-        data[f"tokens_{name}"] = (f"tokens of the class, {name} in the document", "token", count)
+        data[f"tokens_{name}"] = (f"tokens of the class, {name} in the context", "token", count)
         data[f"loss_{name}"] = (
-            f"mean loss, {name} in the document",
+            f"mean loss, {name} in the context",
             "nat/token",
             _ratio(total, count),
         )

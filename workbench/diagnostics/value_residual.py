@@ -4,6 +4,7 @@ Letters: ``B`` rows, ``K`` value heads, ``T`` positions, ``D`` channels of a hea
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -11,12 +12,30 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from workbench.evaluation import ratio_error
 from workbench.model import Network, record
 from workbench.result import check, variable
 from workbench.training import next_token_loss
 
 
-def value_residual(models: Mapping[int, Network], inputs: Tensor, targets: Tensor) -> xr.Dataset:
+@dataclass(frozen=True)
+class Rows:
+    """The tokens that all checkpoints are measured on."""
+
+    inputs: Tensor  # (B, T)
+    targets: Tensor  # (B, T), negative where nothing is scored
+    present: Tensor  # (B, T) False where a row is padded
+    group: NDArray[np.int64]  # (B, T) targets of one group move together
+
+
+def value_residual(
+    models: Mapping[int, Network],
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    present: Tensor | None = None,
+    group: NDArray[np.int64] | None = None,
+) -> xr.Dataset:
     """Follow the value residual over checkpoints.
 
     The raw alpha cannot be read alone: rescaling the value matrix absorbs it. Read it with
@@ -30,6 +49,10 @@ def value_residual(models: Mapping[int, Network], inputs: Tensor, targets: Tenso
         Kept checkpoints of one run, each with a value residual.
     inputs, targets : (B, T) int64 tensors
         The tokens all checkpoints are measured on.
+    present : (B, T) bool tensor, optional
+        False where a row is padded; by default no row is.
+    group : (B, T) int64 array, optional
+        Targets of one group are one observation of the standard error; by default a row is.
 
     Returns
     -------
@@ -41,8 +64,14 @@ def value_residual(models: Mapping[int, Network], inputs: Tensor, targets: Tenso
     ValueError
         If a model has no value residual.
     """
+    rows = Rows(
+        inputs,
+        targets,
+        torch.ones_like(inputs, dtype=torch.bool) if present is None else present,
+        np.repeat(np.arange(len(inputs))[:, None], inputs.shape[1], 1) if group is None else group,
+    )
     steps = sorted(models)
-    found = [_measure(models[step], inputs, targets, ablate=step == steps[-1]) for step in steps]
+    found = [_measure(models[step], rows, ablate=step == steps[-1]) for step in steps]
     names = {
         "alpha": "learned alpha, before its gate",
         "alpha_effective": "mix applied to the earlier value",
@@ -59,29 +88,17 @@ def value_residual(models: Mapping[int, Network], inputs: Tensor, targets: Tenso
         key: variable(("step", "visit"), np.stack([each[key] for each in found]), what, "nat/token")
         for key, what in {
             "ablation_cost": "loss added by mixing in nothing",
-            "ablation_standard_error": "its standard error over rows",
+            "ablation_standard_error": "its standard error over groups",
         }.items()
     }
     visits = np.arange(models[steps[0]].config.n_layer)
     coords = {"step": steps, "visit": visits, "block": ("visit", visits)}
     config = models[steps[0]].config.value_residual
-    attrs = (
-        {
-            "form": config.form,
-            "gate": config.gate,
-            "source": config.source,
-            "init": config.init,
-            "rows": len(inputs),
-        }
-        if config
-        else {}
-    )
+    attrs = {"rows": len(inputs)} | (asdict(config) if config else {})
     return check(xr.Dataset(data, coords=coords, attrs=attrs))
 
 
-def _measure(
-    model: Network, inputs: Tensor, targets: Tensor, *, ablate: bool
-) -> dict[str, NDArray[np.float64]]:
+def _measure(model: Network, rows: Rows, *, ablate: bool) -> dict[str, NDArray[np.float64]]:
     """Measure one checkpoint; every entry is (visit,) with NaN first."""
     config = model.config.value_residual
     if config is None:
@@ -93,21 +110,27 @@ def _measure(
         f"visit.{v}.{name}" for v in range(model.config.n_layer) for name in ("value_own", "value")
     ]
     with torch.no_grad(), record(model, sites) as seen:
-        base = _row_losses(model, inputs, targets)
+        base = _losses(model, rows)
     columns: dict[str, list[float]] = {
         "alpha": alpha.tolist(),
         "alpha_effective": effective.tolist(),
         "contribution": [],
         "contribution_share": [],
         "cosine": [],
-        "gradient_share": _gradient_share(model, inputs, targets),
+        "gradient_share": _gradient_share(model, rows),
         "ablation_cost": [],
         "ablation_standard_error": [],
     }
     for visit in visits:
-        own = seen[f"visit.{visit}.value_own"].double()
-        mixed = seen[f"visit.{visit}.value"].double()
-        source = seen[f"visit.{0 if config.source == 'first' else visit - 1}.value"].double()
+        origin = 0 if config.source == "first" else visit - 1
+        own, mixed, source = (
+            seen[site].transpose(1, 2)[rows.present].double()  # (token, K, D)
+            for site in (
+                f"visit.{visit}.value_own",
+                f"visit.{visit}.value",
+                f"visit.{origin}.value",
+            )
+        )
         added = effective[visit - 1] * source
         columns["contribution"].append(float((added * mixed).sum() / mixed.square().sum()))
         norms = [part.norm(dim=-1).mean() for part in (added, mixed - added)]
@@ -120,10 +143,11 @@ def _measure(
             continue
         alone = {f"visit.{visit}.value": _always(seen[f"visit.{visit}.value_own"])}
         with torch.no_grad(), record(model, replace=alone):
-            cost = _row_losses(model, inputs, targets) - base
+            cost = _losses(model, rows) - base
+        group = rows.group[(rows.targets >= 0).cpu().numpy()]
+        error = ratio_error(cost, np.ones_like(cost), group)
         columns["ablation_cost"].append(float(cost.mean()))
-        error = cost.std() / len(cost) ** 0.5 if len(cost) > 1 else torch.tensor(torch.nan)
-        columns["ablation_standard_error"].append(float(error))
+        columns["ablation_standard_error"].append(np.nan if error is None else error)
     return {name: np.array([np.nan, *values]) for name, values in columns.items()}
 
 
@@ -132,20 +156,21 @@ def _always(tensor: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda _: tensor
 
 
-def _row_losses(model: Network, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean loss of each row [nat/token], float64."""
-    log_p = torch.log_softmax(model(inputs).float(), dim=-1)
-    counted = targets >= 0
-    picked = log_p.gather(-1, targets.clamp(min=0)[..., None])[..., 0].double()
-    return -(picked * counted).sum(dim=1) / counted.sum(dim=1)
+def _losses(model: Network, rows: Rows) -> NDArray[np.float64]:
+    """Return the loss of each counted target [nat]."""
+    counted = rows.targets >= 0
+    log_p = torch.log_softmax(model(rows.inputs)[counted].float(), dim=-1)
+    picked = log_p.gather(-1, rows.targets[counted][:, None])[:, 0]
+    losses: NDArray[np.float64] = -picked.double().cpu().numpy()
+    return losses
 
 
-def _gradient_share(model: Network, inputs: Tensor, targets: Tensor) -> list[float]:
+def _gradient_share(model: Network, rows: Rows) -> list[float]:
     """Return each alpha's share of the summed gradient magnitude; NaN when all are 0."""
     alpha = model.value_residual.alpha
     required = alpha.requires_grad
     alpha.requires_grad_(True)
-    (gradient,) = torch.autograd.grad(next_token_loss(model, inputs, targets), alpha)
+    (gradient,) = torch.autograd.grad(next_token_loss(model, rows.inputs, rows.targets), alpha)
     alpha.requires_grad_(required)
     magnitude = gradient.double().abs()
     total = float(magnitude.sum())

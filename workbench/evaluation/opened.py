@@ -39,7 +39,8 @@ class OpenRun:
         """Return the run's own data, or another corpus under the run's tokenizer."""
         if corpus is None:
             return self.data
-        return open_data(corpus, tokenizer=self.folder.path / "tokenizer")
+        field = self.record["data"].get("text_field", "text")
+        return open_data(corpus, text_field=field, tokenizer=self.folder.path / "tokenizer")
 
     def provenance(self) -> dict[str, Any]:
         """Return what every result of this run carries."""

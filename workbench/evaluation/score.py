@@ -23,7 +23,6 @@ from workbench.text import (
     Tokens,
     class_scheme,
     classify,
-    repeated,
     windows,
 )
 
@@ -86,10 +85,19 @@ def score_batches(
     ------
     dict of str to array
         For each scored target: ``offset`` into the split, ``id``, ``previous``, ``position``,
+        ``repeated`` (its token is in the context),
         ``nll`` and ``entropy`` [nat], ``rank`` from 1, ``top1`` and ``top1_probability``.
     """
+    if tokens.answers is not None and protocol != "full":
+        raise InputError(
+            f"protocol {protocol!r}",
+            expected="full: records are rows of their own and do not slide",
+            found=repr(protocol),
+            remedy="Leave the protocol out.",
+        )
     device = next(model.parameters()).device
     stride = stride_of(protocol, sequence_length)
+    earlier = np.tri(sequence_length, dtype=bool)  # (T, T) inputs that a position can see
     rows = windows(tokens, sequence_length=sequence_length, stride=stride, limit=limit, batch=batch)
     for window in rows:
         counted = window.targets != IGNORED
@@ -105,8 +113,17 @@ def score_batches(
             "id": window.targets[counted],
             "previous": window.inputs[counted],
             "position": position[counted],
+            "repeated": _occurs(window.inputs, window.targets, earlier)[counted],
             **{name: values.cpu().numpy() for name, values in measured.items()},
         }
+
+
+def _occurs(
+    inputs: NDArray[np.int64], targets: NDArray[np.int64], earlier: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Tell for each target (B, T) whether its token is among the inputs it is predicted from."""
+    found: NDArray[np.bool_] = ((inputs[:, None, :] == targets[:, :, None]) & earlier).any(axis=-1)
+    return found
 
 
 def _measure(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -147,8 +164,8 @@ def token_table(
     -------
     Dataset
         Dim ``token``: ``nll`` and ``entropy`` [nat], ``bytes`` [byte], ``id``, ``rank``, ``top1``,
-        ``top1_probability``, ``token_class``, ``document``, ``position``, ``repeated``. Attrs
-        carry the protocol, the context and the tokens the split holds.
+        ``top1_probability``, ``token_class``, ``document``, ``group``, ``position``, ``repeated``.
+        Attrs carry the protocol, the context and the tokens the split holds.
     """
     parts: list[Columns] = []
     done = 0
@@ -190,7 +207,8 @@ def _label(columns: Columns, tokens: Tokens, tokenizer: Tokenizer) -> dict[str, 
         "bytes": ("bytes of the target", "byte", tokenizer.byte_counts(ids, previous)),
         "document": ("document", "1", tokens.document_of(offset).astype(np.int32)),
         "position": ("position in the context", "1", columns["position"].astype(np.int32)),
-        "repeated": ("occurred earlier in its document", "1", repeated(tokens, offset)),
+        "group": ("what moves together", "1", tokens.group_of(offset).astype(np.int32)),
+        "repeated": ("occurred earlier in the context", "1", columns["repeated"]),
     }
     return {
         name: variable("token", values, what, unit) for name, (what, unit, values) in table.items()
@@ -202,11 +220,12 @@ class BitsPerByte:
     """Bits per byte of a token table, with what is needed to compare it."""
 
     bits_per_byte: float  # bit/byte
-    standard_error: float | None  # bit/byte, by document; None with fewer than two documents
+    standard_error: float | None  # bit/byte, by group; None with fewer than two groups
     loss_nat: float  # nat/token
     tokens: int
     bytes: int
     documents: int
+    groups: int  # independent observations: documents, or the facts of a closed world
     protocol: str
     context: int
 
@@ -214,8 +233,9 @@ class BitsPerByte:
 def bits_per_byte(table: xr.Dataset) -> BitsPerByte:
     """Sum a token table to bits per byte.
 
-    The standard error is that of a ratio of sums over documents (its linearisation), so tokens of
-    one text count as one observation. It covers the choice of text, not the training seed.
+    The standard error is that of a ratio of sums over groups (its linearisation): a group is a
+    document, or all records of one fact in a closed world, and counts as one observation. It
+    covers the choice of text, not the training seed.
 
     Raises
     ------
@@ -238,11 +258,12 @@ def bits_per_byte(table: xr.Dataset) -> BitsPerByte:
     value = float(nll.sum() / np.log(2) / size.sum())
     return BitsPerByte(
         bits_per_byte=value,
-        standard_error=ratio_error(nll / np.log(2), size, table.document.values),
+        standard_error=ratio_error(nll / np.log(2), size, table.group.values),
         loss_nat=float(nll.mean()),
         tokens=len(nll),
         bytes=int(size.sum()),
         documents=n_document,
+        groups=len(np.unique(table.group.values)),
         protocol=str(table.attrs["protocol"]),
         context=int(table.attrs["context"]),
     )

@@ -9,7 +9,7 @@ import xarray as xr
 from workbench import plots, readings
 from workbench.folder import InputError, RunFolder, read_jsonl, replacing
 from workbench.plots.page import Part, Section, page
-from workbench.result import open_tree
+from workbench.result import open_tree, provenance
 
 HEADINGS = {
     "effective_rank": "Effective rank",
@@ -46,7 +46,7 @@ HOW_TO_READ = {
     "token_loss": (
         "The classes split the bits per byte exactly: their contributions sum to the total. A "
         "class with more of the loss than of the tokens is where the recoverable bits are. "
-        "Intervals are over documents."
+        "Intervals are over documents, or over facts in a closed world."
     ),
 }
 
@@ -95,7 +95,18 @@ def _part(run: RunFolder) -> Part:
     lead = ""
     if "self_test" in tree.children:
         lead = readings.self_test(tree["self_test"].to_dataset())
-    return Part(heading=run.name, lead=lead, facts=run_facts(record), sections=sections)
+    facts = run_facts(record) | _measured(provenance(tree))
+    return Part(heading=run.name, lead=lead, facts=facts, sections=sections)
+
+
+def _measured(known: Mapping[str, Any]) -> dict[str, object]:
+    """Say what the probes were measured on where that is not the run's whole validation split."""
+    on, limit = known.get("measured_on"), known.get("measured_tokens")
+    own = known.get("measured_corpus_hash") == (known.get("data") or {}).get("corpus_hash")
+    if own and limit is None:
+        return {}
+    some = f", about {limit:,} tokens" if limit is not None else ""
+    return {"probes measured on": f"{on}{some}"}
 
 
 def open_diagnosis(run: RunFolder) -> xr.DataTree:
@@ -129,12 +140,18 @@ def run_facts(record: Mapping[str, Any]) -> dict[str, object]:
         spread = f" \u00b1 {error:.4f}" if error is not None else ""
         facts["bits per byte"] = f"{judged['bits_per_byte']:.4f}{spread}"
         facts["protocol"] = f"{judged['protocol']}, context {judged['context']}"
-        facts["scored"] = f"{judged['tokens']:,} tokens, {judged['documents']} documents"
+        facts["scored"] = f"{judged['tokens']:,} tokens, {independent(judged)}"
     facts["parameters"] = f"{record.get('parameters', 0):,}"
     facts["network"] = f"{config.get('n_layer')} blocks of width {config.get('d_model')}"
     facts["steps"] = record.get("steps_done", "unknown")
     facts["corpus"] = f"{data.get('name')} ({str(data.get('corpus_hash'))[:12]})"
     return facts
+
+
+def independent(judged: Mapping[str, Any]) -> str:
+    """Name the independent observations behind a standard error."""
+    documents, groups = judged["documents"], judged.get("groups", judged["documents"])
+    return f"{documents} documents" if groups == documents else f"{groups} facts"
 
 
 def _note(runs: Sequence[RunFolder]) -> str:
@@ -145,6 +162,6 @@ def _note(runs: Sequence[RunFolder]) -> str:
         for name, place in places.items()
     )
     return (
-        f"{made}. Standard errors are over documents; another training seed moves the numbers "
+        f"{made}. Standard errors are over documents, or the facts of a closed world; another training seed moves the numbers "
         "too. Nothing on this page is loaded from a network."
     )

@@ -61,7 +61,7 @@ def _error(point: xr.Dataset) -> str:
 def _tie(most: xr.Dataset, second: xr.Dataset) -> str:
     """Say so where the first class cannot be told from the second."""
     gap = float(most.contribution) - float(second.contribution)
-    errors = [float(each.get("contribution_standard_error", math.nan)) for each in (most, second)]
-    if not gap < 2 * math.hypot(*errors):
+    error = float(second.get("lead_standard_error", math.nan))
+    if not gap < 2 * error:
         return ""
     return f", not separable from {_class(second)} ({float(second.contribution):.3f})"

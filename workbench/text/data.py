@@ -7,7 +7,13 @@ from typing import Any
 
 from workbench.folder import InputError
 from workbench.text.corpus import Corpus, encode_corpus, open_corpus
-from workbench.text.tokenizer import Tokenizer, byte_tokenizer, load_tokenizer, train_tokenizer
+from workbench.text.tokenizer import (
+    Tokenizer,
+    byte_tokenizer,
+    load_tokenizer,
+    tokenizer_losses,
+    train_tokenizer,
+)
 from workbench.text.tokens import Tokens
 from workbench.text.world import world_documents, world_tokens
 
@@ -39,7 +45,18 @@ class Data:
             "train_documents": self.train.n_document,
             "validation_tokens": len(self.validation.ids),
             "validation_documents": self.validation.n_document,
+            "validation_documents_changed": self.losses()["documents_changed"],
         }
+
+    def losses(self) -> dict[str, Any]:
+        """Say what the tokenizer loses of the validation text; token shards have no text to lose.
+
+        Returns
+        -------
+        dict
+            See `tokenizer_losses`.
+        """
+        return tokenizer_losses(self.tokenizer, self.corpus.validation)
 
 
 def open_data(

@@ -28,6 +28,7 @@ class Tokens:
     ids: NDArray[np.int32]  # (token,)
     starts: NDArray[np.int64]  # (document,) offset of each document's first token, starts[0] = 0
     answers: NDArray[np.bool_] | None = None  # (token,) targets that count; None: all of them
+    groups: NDArray[np.int64] | None = None  # (document,) equal where documents are not independent
 
     @property
     def n_document(self) -> int:
@@ -38,6 +39,11 @@ class Tokens:
         """Return where document `index` lies in `ids`."""
         stop = self.starts[index + 1] if index + 1 < len(self.starts) else len(self.ids)
         return slice(int(self.starts[index]), int(stop))
+
+    def group_of(self, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return what moves together, for each offset into `ids`: its group, else its document."""
+        documents = self.document_of(offsets)
+        return documents if self.groups is None else self.groups[documents]
 
     def document_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the document number of each offset into `ids`."""
@@ -147,6 +153,7 @@ class Windows:
     inputs: NDArray[np.int64]  # (B, T)
     targets: NDArray[np.int64]  # (B, T), IGNORED where nothing is scored
     offsets: NDArray[np.int64]  # (B, T) offset of the target in the split's ids
+    present: NDArray[np.bool_]  # (B, T) False where a short row is padded
 
 
 def windows(
@@ -209,7 +216,12 @@ def windows(
         done = np.concatenate([[scored], starts[:-1] + sequence_length])[:, None]
         targets = np.where(at >= done, tokens.ids[at + 1], IGNORED).astype(np.int64)
         scored = int(starts[-1]) + sequence_length
-        yield Windows(inputs=tokens.ids[at].astype(np.int64), targets=targets, offsets=at + 1)
+        yield Windows(
+            inputs=tokens.ids[at].astype(np.int64),
+            targets=targets,
+            offsets=at + 1,
+            present=np.ones(at.shape, dtype=bool),
+        )
 
 
 def _record_windows(
@@ -218,33 +230,16 @@ def _record_windows(
     """Yield record rows in order."""
     inputs, targets = rows(tokens, sequence_length)
     offsets = tokens.starts[:, None] + 1 + np.arange(sequence_length)
+    present = offsets < np.append(tokens.starts, len(tokens.ids))[1:, None]
     if limit is not None:
         needed = np.cumsum((targets != IGNORED).sum(axis=1))
         keep = max(1, int(np.searchsorted(needed, limit, side="right")))
         inputs, targets, offsets = inputs[:keep], targets[:keep], offsets[:keep]
     for part in range(0, len(inputs), batch):
         span = slice(part, part + batch)
-        yield Windows(inputs=inputs[span], targets=targets[span], offsets=offsets[span])
-
-
-def repeated(tokens: Tokens, offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell for each offset whether its token already occurred in the same document.
-
-    Parameters
-    ----------
-    offsets : (token,) int64
-        Offsets into ``tokens.ids``.
-    """
-    order = np.lexsort((np.arange(len(tokens.ids)), tokens.ids, _documents(tokens)))
-    ids, documents = tokens.ids[order], _documents(tokens)[order]
-    again = np.zeros(len(ids), bool)
-    again[1:] = (ids[1:] == ids[:-1]) & (documents[1:] == documents[:-1])
-    seen = np.empty_like(again)
-    seen[order] = again
-    return seen[offsets]
-
-
-def _documents(tokens: Tokens) -> NDArray[np.int64]:
-    """Return the document number of every token."""
-    lengths = np.diff(np.append(tokens.starts, len(tokens.ids)))
-    return np.repeat(np.arange(len(tokens.starts)), lengths)
+        yield Windows(
+            inputs=inputs[span],
+            targets=targets[span],
+            offsets=offsets[span],
+            present=present[span],
+        )

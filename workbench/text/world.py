@@ -119,6 +119,7 @@ class Record:
     target: str
     profile: str
     source: str
+    fact: str = ""  # what it asks about, the same for every phrasing; "" stands alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +249,15 @@ def _records(
                 target=f" {answer}",
                 profile=profile,
                 source=f"{family}:{relation}",
+                fact=_fact(relation, subject, answer),
             )
+
+
+def _fact(relation: str, subject: str, answer: str) -> str:
+    """Name a fact; who owns a thing and what a person owns are one."""
+    if relation in ("owner", "possession"):
+        return "ownership: " + ", ".join(sorted((subject, answer)))
+    return f"{relation}: {subject}"
 
 
 def world_documents(world: World) -> tuple[str, ...]:
@@ -261,7 +270,8 @@ def world_tokens(records: Sequence[Record], tokenizer: Tokenizer) -> Tokens:
     """Tokenise records, one document each: beginning, prompt, target, terminator.
 
     Prompt and completion are encoded apart, so that the place where the answer begins does not
-    depend on the answer. Only the completion is marked as learned and scored.
+    depend on the answer. Only the completion is marked as learned and scored. Records of one fact
+    are one group: they are not independent observations.
     """
     ids: list[int] = []
     starts: list[int] = []
@@ -275,6 +285,7 @@ def world_tokens(records: Sequence[Record], tokenizer: Tokenizer) -> Tokens:
         ids=np.array(ids, dtype=np.int32),
         starts=np.array(starts, dtype=np.int64),
         answers=np.array(answers, dtype=bool),
+        groups=np.unique([each.fact or each.id for each in records], return_inverse=True)[1],
     )
 
 

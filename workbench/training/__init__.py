@@ -10,7 +10,6 @@ from workbench.training.optimizers import (
     optimizers,
     orthogonalize,
 )
-from workbench.training.progress import progress
 from workbench.training.schedule import multiplier
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "optimizer_config",
     "optimizers",
     "orthogonalize",
-    "progress",
     "train",
     "train_config",
 ]

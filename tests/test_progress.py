@@ -2,7 +2,7 @@
 
 import pytest
 
-from workbench.training import progress
+from workbench.execution import progress
 
 
 def line(step, **more):
