@@ -23,7 +23,7 @@ WORLD := -p corpus closed-world -p model '{d_model: 64, output_bias: true}' -p s
 
 demo: $(STAMP)  ## train, evaluate and probe the runs demo and demo-world; render their report
 	@echo "two runs at once, one processor each; progress is of demo"
-	@log=data/demo-world.log; \
+	@log=data/demo-world.log; trap 'kill $$world 2>/dev/null || true' EXIT; \
 	{ $(RUN) -m workbench train --name demo-world --replace $(WORLD) && \
 	  $(RUN) -m workbench diagnose demo-world; } >$$log 2>&1 & world=$$!; \
 	$(RUN) -m workbench train --name demo --replace && \

@@ -12,7 +12,6 @@ from workbench.execution import (
     following,
     parameters_of,
     parse_parameters,
-    progress_text,
     run_experiment,
     run_notebook,
 )
@@ -280,12 +279,3 @@ def test_progress_of_an_older_run_is_not_shown(capsys):
     with following(run, newer_than=(run.path / "run.json").stat().st_mtime_ns):
         pass
     assert capsys.readouterr().err == ""
-
-
-def test_progress_states_the_latest_validation():
-    lines = [
-        {"step": 1, "loss": 3.0, "tokens": 50, "seconds": 0.0, "validation_bits_per_byte": 2.25},
-        {"step": 2, "loss": 2.0, "tokens": 4000, "seconds": 2.0},
-    ]
-    assert progress_text(lines[-1], lines) == "loss 2.000 nat/token, bpb 2.2500, 2,000 token/s"
-    assert "bpb" not in progress_text(lines[-1], lines[1:])

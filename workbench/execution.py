@@ -311,7 +311,7 @@ def _follow(run: RunFolder, stop: threading.Event, newer_than: int) -> None:
         if record.exists() and record.stat().st_mtime_ns > newer_than:
             if watch is None and "training" in (found := read_json(record)):
                 training = found["training"]
-                watch = progress(training["steps"], training["seconds"], description=run.name)
+                watch = progress(training["steps"], training.get("seconds"), description=run.name)
             if watch is not None and run.metrics.exists():
                 with run.metrics.open("rb") as file:
                     file.seek(done)

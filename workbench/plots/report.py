@@ -162,6 +162,6 @@ def _note(runs: Sequence[RunFolder]) -> str:
         for name, place in places.items()
     )
     return (
-        f"{made}. Standard errors are over documents, or the facts of a closed world; another training seed moves the numbers "
-        "too. Nothing on this page is loaded from a network."
+        f"{made}. Standard errors are over documents, or the facts of a closed world; another "
+        "training seed moves the numbers too. Nothing on this page is loaded from a network."
     )
