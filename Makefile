@@ -60,7 +60,8 @@ bench: $(STAMP)  ## measure speed, and with PEER=folder against a peer's run; re
 	$(if $(PEER),OMP_NUM_THREADS=1 $(RUN) bench/parameter_golf.py $(PEER))
 
 lab: $(STAMP)  ## open JupyterLab on the explore notebooks
-	$(RUN) -m jupyter lab --notebook-dir=. notebooks/explore
+	$(RUN) -m jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) \
+	  --LabApp.default_url=/lab/tree/notebooks/explore/start_here.ipynb
 
 clean:  ## remove .venv and caches; data/ and its runs stay
 	rm -rf .venv build *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,6 +20,7 @@ def two_runs(tiny_run, monkeypatch, tmp_path):
     for name in ("one", "two"):
         shutil.copytree(tiny_run.path, tmp_path / "runs" / name)
     RunFolder(tmp_path / "runs" / "two").update(parameters=7, data={"name": "<b>hostile</b>"})
+    RunFolder(tmp_path / "runs" / "one").update(status="finished")  # the latest comes first
 
 
 def test_choosing_a_run_shows_its_facts(two_runs):

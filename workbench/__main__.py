@@ -85,8 +85,10 @@ def diagnose(options: argparse.Namespace) -> int:
 
     from workbench import diagnostics, evaluation, readings
 
+    if options.tokens is not None and options.tokens < 1:
+        return _fail(f"--tokens: expected 1 or more, found {options.tokens}")
     opened = evaluation.open_run(options.run)
-    only = options.only.split(",") if options.only else None
+    only = [name.strip() for name in options.only.split(",")] if options.only else None
     with tqdm(desc="probing", leave=False, disable=None) as bar:
         groups = diagnostics.diagnose(
             opened,
@@ -95,7 +97,7 @@ def diagnose(options: argparse.Namespace) -> int:
             only=only,
             watch=lambda name: (bar.set_postfix_str(name), bar.update()),
         )
-    path = diagnostics.save_diagnosis(opened, groups, corpus=options.corpus, tokens=options.tokens)
+    path = diagnostics.save_diagnosis(opened, groups, corpus=options.corpus)
     for name, dataset in groups.items():
         print(f"{name}: {readings.reading(name, dataset)}")
     _say(f"written: {path}")
@@ -159,13 +161,6 @@ def _free_name(stem: str) -> str:
     while (runs_root() / f"{stem}-{number}").exists():
         number += 1
     return f"{stem}-{number}"
-
-
-def _positive(text: str) -> int:
-    """Read a whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
-    return int(text)
 
 
 def _say(message: str) -> None:
@@ -236,13 +231,13 @@ def _judgements(verbs: Any) -> None:
     made = _verb(verbs, "diagnose", diagnose, "probe a run: writes diagnosis.nc, prints a summary")
     made.add_argument("run", help="name of a run, or its folder")
     made.add_argument("--corpus", help="another corpus: a known name or a path")
-    made.add_argument("--tokens", type=_positive, help="score about this many (default: all)")
+    made.add_argument("--tokens", type=int, help="score about this many (default: all)")
     made.add_argument("--only", help="names of diagnostics, with commas")
 
     made = _verb(verbs, "generate", generate, "continue a prompt")
     made.add_argument("run", help="name of a run, or its folder")
     made.add_argument("--prompt", required=True)
-    made.add_argument("--tokens", type=_positive, default=64, help="how many tokens at most")
+    made.add_argument("--tokens", type=int, default=64, help="how many tokens at most")
     made.add_argument("--temperature", type=float, default=0.0, help="0 (default): greedy")
     made.add_argument("--top-k", type=int, help="draw among the K most probable only")
     made.add_argument("--seed", type=int, default=0, help="of the draws")
@@ -284,7 +279,8 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        return _fail("interrupted", code=130)
+        kept = "; the weights so far are kept in its folder" if options.action is run else ""
+        return _fail(f"interrupted{kept}", code=130)
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         sys.stdout = None
         return 0

@@ -19,7 +19,7 @@ class RunChooser(widgets.VBox):
     Parameters
     ----------
     name : str, optional
-        Run to begin with; by default the first that has weights.
+        Run to begin with; by default the latest that has weights.
 
     Raises
     ------
@@ -48,7 +48,7 @@ class RunChooser(widgets.VBox):
         options = [(_label(row), row["name"]) for row in rows]
         self.menu = widgets.Dropdown(
             options=options,
-            value=name or names[0],
+            value=name or max(names, key=lambda each: find_run(each).path.stat().st_mtime_ns),
             description="run",
             layout=widgets.Layout(width="32em"),
         )
@@ -75,7 +75,10 @@ class RunChooser(widgets.VBox):
         """Say what a diagnostic of the chosen run shows, or that it was not measured."""
         tree = self.diagnosis()
         if diagnostic not in tree.children:
-            return f"Not measured: {diagnostic} has nothing to measure on this run."
+            return (
+                f"Not measured: {diagnostic} does not apply to this run, or was not asked for "
+                f"(python -m workbench diagnose {self.folder.name})."
+            )
         text = readings.reading(diagnostic, tree[diagnostic].to_dataset())
         return textwrap.fill(text, 100)  # Jupyter breaks a long line inside a word
 

@@ -71,6 +71,7 @@ def replacing(path: Path) -> Iterator[Path]:
     scratch = path.with_name(f".{path.stem}-{os.getpid()}-{time.monotonic_ns()}{path.suffix}")
     try:
         yield scratch
+        scratch.chmod(0o644)  # some libraries make files that only their owner may read
         os.replace(scratch, path)
     except BaseException:
         scratch.unlink(missing_ok=True)

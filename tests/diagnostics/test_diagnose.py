@@ -211,8 +211,10 @@ def test_diagnosis_keeps_groups_of_the_same_data_alone(copied, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("bad cab\n\n" * 100 + "a fee\n\n" * 100, encoding="utf-8")
     elsewhere = probe(only=["token_loss"], corpus=str(other))
-    save_diagnosis(copied, elsewhere, corpus=str(other))
-    tree = result.open_tree(path)
+    beside = save_diagnosis(copied, elsewhere, corpus=str(other))
+    assert beside.name == "diagnosis-other.nc"
+    assert set(result.open_tree(path).children) == {"token_loss", "effective_rank"}
+    tree = result.open_tree(beside)
     assert set(tree.children) == {"token_loss"}
     found = result.provenance(tree)
     assert found["measured_on"] == "other.txt"

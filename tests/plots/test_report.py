@@ -140,6 +140,9 @@ def test_hostile_text_of_a_run_is_escaped(groups, tmp_path):
 
 def test_run_without_a_diagnosis_is_refused(pair, tmp_path):
     (pair[1].path / "diagnosis.nc").unlink()
+    with pytest.raises(InputError, match="no weights"):
+        write_report(pair, tmp_path / "page.html")
+    (pair[1].path / "model.safetensors").touch()
     with pytest.raises(InputError, match="no file.*diagnose planted"):
         write_report(pair, tmp_path / "page.html")
     assert not list(tmp_path.glob("*.html")) and not list(tmp_path.glob(".*"))

@@ -278,7 +278,11 @@ def diagnose(
     for name in only or [name for name in DIAGNOSTICS if name not in reasons]:
         if watch is not None:
             watch(name)
-        found[name] = DIAGNOSTICS[name](sample)
+        # Groups of one file may be measured at different times: each says its own.
+        limit = "all" if tokens is None else str(tokens)
+        found[name] = DIAGNOSTICS[name](sample).assign_attrs(
+            measured_tokens=limit, measured_by=code_version()
+        )
     return found
 
 
@@ -287,21 +291,19 @@ def save_diagnosis(
     groups: Mapping[str, xr.Dataset],
     *,
     corpus: str | None = None,
-    tokens: int | None = None,
 ) -> Path:
-    """Write ``diagnosis.nc`` into the run.
+    """Write ``diagnosis.nc`` into the run, or ``diagnosis-NAME.nc`` for another corpus.
 
-    Groups measured before are kept if they were measured on the same data, with the same limit
-    and by the same code.
+    Groups measured before on the same data are kept.
     """
-    path = run.folder.path / "diagnosis.nc"
     data = run.data_of(corpus)
+    own = data.corpus.hash == run.record["data"]["corpus_hash"]
+    stem = "diagnosis" if own else f"diagnosis-{Path(data.corpus.name).stem}"
+    path = run.folder.path / f"{stem}.nc"
     provenance = {
         **run.provenance(),
         "measured_on": data.corpus.name,
         "measured_corpus_hash": data.corpus.hash,
-        "measured_tokens": tokens,
-        "measured_by": code_version(),
         "class_scheme_hash": class_scheme(data.tokenizer).hash,
     }
     with replacing(path) as scratch:

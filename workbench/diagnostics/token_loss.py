@@ -36,18 +36,8 @@ def token_loss(table: xr.Dataset, *, deciles: NDArray[np.int8] | None = None) ->
     tokens = np.bincount(kinds, minlength=n_class).astype(float)
     nats = np.bincount(kinds, weights=nll, minlength=n_class)
     held = np.bincount(kinds, weights=size, minlength=n_class)
-    errors = [
-        ratio_error(np.where(kinds == k, nll, 0.0) / np.log(2), size, table.group.values)
-        for k in range(n_class)
-    ]
-    top = int(nats.argmax())
-    lead = [
-        ratio_error(
-            nll * (1.0 * (kinds == top) - (kinds == k)) / np.log(2), size, table.group.values
-        )
-        for k in range(n_class)
-    ]
     bits = nats / np.log(2)
+    errors = _errors(kinds, bits_of=nll / np.log(2), size=size, group=table.group.values)
     data = {
         "tokens": ("tokens of the class", "token", tokens),
         "token_share": ("share of tokens", "1", tokens / tokens.sum()),
@@ -57,12 +47,12 @@ def token_loss(table: xr.Dataset, *, deciles: NDArray[np.int8] | None = None) ->
         "contribution_standard_error": (
             "standard error of the contribution",
             "bit/byte",
-            [np.nan if error is None else error for error in errors],
+            errors[0],
         ),
         "lead_standard_error": (
             "standard error of the distance to the largest contribution",
             "bit/byte",
-            [np.nan if error is None else error for error in lead],
+            errors[1],
         ),
         "loss_share": ("share of the loss", "1", nats / nats.sum()),
     }
@@ -85,6 +75,28 @@ def token_loss(table: xr.Dataset, *, deciles: NDArray[np.int8] | None = None) ->
     if deciles is not None:
         result = result.merge(_by_decile(kinds, deciles[table.id.values], nll))
     return check(result)
+
+
+def _errors(
+    kinds: NDArray[np.int64],
+    *,
+    bits_of: NDArray[np.float64],
+    size: NDArray[np.float64],
+    group: NDArray[np.generic],
+) -> NDArray[np.float64]:
+    """Return standard errors (2, class): of each contribution, and of its distance to the largest.
+
+    The distance is paired: both contributions come from the same groups.
+    """
+    n_class = len(TOKEN_CLASSES)
+    top = int(np.bincount(kinds, weights=bits_of, minlength=n_class).argmax())
+    found = np.full((2, n_class), np.nan)
+    for k in range(n_class):
+        own = 1.0 * (kinds == k)
+        for row, sign in enumerate((own, (kinds == top) - own)):
+            error = ratio_error(bits_of * sign, size, group)
+            found[row, k] = np.nan if error is None else error
+    return found
 
 
 def _by_decile(

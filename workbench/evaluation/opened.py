@@ -58,6 +58,15 @@ class OpenRun:
         return loaded.to(self.model.head_weight.device)
 
 
+def _remedy(folder: RunFolder, status: str) -> str:
+    """Say what to do about a run without final weights."""
+    if status in ("planned", "running"):
+        return "Wait for it to finish."
+    kept = sorted(folder.checkpoints.glob("step-*.safetensors"))
+    again = "Train again with --replace"
+    return f"{again}, or begin from -p initial_state {kept[-1]}." if kept else f"{again}."
+
+
 class Checkpoints(Mapping[int, Network]):
     """The kept models of a run by step, each loaded when asked for and not held."""
 
@@ -85,11 +94,12 @@ def open_run(name: str | Path) -> OpenRun:
     folder = find_run(name)
     record = folder.record()
     if not (folder.path / "model.safetensors").exists():
+        reason = f" ({record['reason']})" if record.get("reason") else ""
         raise InputError(
             folder.path,
             expected="a run with trained weights",
-            found=f"status {record['status']} and no model.safetensors",
-            remedy="Wait for it to finish, or train again with --replace.",
+            found=f"status {record['status']} and no model.safetensors{reason}",
+            remedy=_remedy(folder, record["status"]),
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_model(folder.path).to(device)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -106,7 +107,7 @@ def load_state(model: Network, tensors: Mapping[str, Tensor]) -> None:
             tensor.copy_(tensors[name])
 
 
-def config_from_state(tensors: Mapping[str, Tensor], **unknowable: object) -> ModelConfig:
+def config_from_state(tensors: Mapping[str, Tensor], **unknowable: Any) -> ModelConfig:
     """Recover the shape of a network from its tensors.
 
     Parameters

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from workbench.folder import InputError, nearest
+from workbench.folder import InputError, find_run, nearest, read_json
 from workbench.model.value_residual import ValueResidualConfig
 
 
@@ -76,13 +76,15 @@ PRESETS: dict[str, ModelConfig] = {
 }
 
 
-def preset(name: str, **overrides: Any) -> ModelConfig:
-    """Take a preset and replace some of its fields.
+def preset(name: str, *, parent: str = "", **overrides: Any) -> ModelConfig:
+    """Take a preset, or the configuration of a run, and replace some of its fields.
 
     Parameters
     ----------
     name : str
         Key of `PRESETS`.
+    parent : str
+        Run to take the configuration of instead.
     **overrides
         Fields of `ModelConfig`; `value_residual` may be a dict, True (its defaults) or None.
 
@@ -114,8 +116,9 @@ def preset(name: str, **overrides: Any) -> ModelConfig:
             )
     if "value_residual" in overrides:
         overrides["value_residual"] = _value_residual(overrides["value_residual"])
+    base = from_json(read_json(find_run(parent).path / "model.json")) if parent else PRESETS[name]
     try:
-        return replace(PRESETS[name], **overrides)
+        return replace(base, **overrides)
     except (TypeError, ValueError) as error:
         raise InputError(
             "model", expected="sizes that fit", found=str(error), remedy="Change the field."

@@ -9,7 +9,7 @@ import xarray as xr
 from workbench import plots, readings
 from workbench.folder import InputError, RunFolder, read_jsonl, replacing
 from workbench.plots.page import Part, Section, page
-from workbench.result import open_tree, provenance
+from workbench.result import open_tree
 
 HEADINGS = {
     "effective_rank": "Effective rank",
@@ -95,18 +95,11 @@ def _part(run: RunFolder) -> Part:
     lead = ""
     if "self_test" in tree.children:
         lead = readings.self_test(tree["self_test"].to_dataset())
-    facts = run_facts(record) | _measured(provenance(tree))
+    limits = {node.attrs.get("measured_tokens", "all") for node in tree.children.values()}
+    facts = run_facts(record)
+    if limits != {"all"}:
+        facts["probes measured on"] = "tokens: " + ", ".join(sorted(limits))
     return Part(heading=run.name, lead=lead, facts=facts, sections=sections)
-
-
-def _measured(known: Mapping[str, Any]) -> dict[str, object]:
-    """Say what the probes were measured on where that is not the run's whole validation split."""
-    on, limit = known.get("measured_on"), known.get("measured_tokens")
-    own = known.get("measured_corpus_hash") == (known.get("data") or {}).get("corpus_hash")
-    if own and limit is None:
-        return {}
-    some = f", about {limit:,} tokens" if limit is not None else ""
-    return {"probes measured on": f"{on}{some}"}
 
 
 def open_diagnosis(run: RunFolder) -> xr.DataTree:
@@ -121,11 +114,14 @@ def open_diagnosis(run: RunFolder) -> xr.DataTree:
     try:
         return open_tree(path)
     except OSError as error:
+        remedy = f"Make it: python -m workbench diagnose {run.name}."
+        if not (run.path / "model.safetensors").exists():
+            remedy = f"The run has no weights (status {run.record()['status']}): train it first."
         raise InputError(
             path,
             expected="the saved diagnosis of this run",
             found="a damaged file" if path.exists() else "no file",
-            remedy=f"Make it: python -m workbench diagnose {run.name}.",
+            remedy=remedy,
         ) from error
 
 

@@ -29,8 +29,8 @@ def token_loss(ds: xr.Dataset) -> str:
     order = np.argsort(-rows.contribution.values, kind="stable")
     most = rows.isel(token_class=order[0])
     first = (
-        f"{capital(_class(most))} tokens cost most: {float(most.contribution):.3f} of "
-        f"{total:.3f} bit/byte{_error(most)}, {float(most.loss_share):.0%} of the loss for "
+        f"{capital(_class(most))} tokens cost most: {float(most.contribution):.3f}{_error(most)} "
+        f"of {total:.3f} bit/byte, {float(most.loss_share):.0%} of the loss for "
         f"{float(most.token_share):.0%} of the tokens"
     )
     if order.size > 1:

@@ -73,6 +73,13 @@ def train_config(
         If a value is out of range, or the device is not there.
     """
     available = torch.cuda.is_available()
+    if device != "auto" and device.split(":")[0] not in ("cpu", "cuda"):
+        raise InputError(
+            f"device {device!r}",
+            expected="cpu, cuda or auto",
+            found=repr(device),
+            remedy="Set device to auto.",
+        )
     chosen = ("cuda" if available else "cpu") if device == "auto" else device
     if chosen.startswith("cuda") and not available:
         raise InputError(
@@ -83,6 +90,10 @@ def train_config(
         )
     if dtype == "auto":
         dtype = "bfloat16" if chosen.startswith("cuda") else "float32"
+    half = int(settings.get("steps", TrainConfig.steps)) // 2
+    optimizer = {"momentum_warmup_steps": min(OptimizerConfig.momentum_warmup_steps, half)} | dict(
+        optimizer
+    )
     # A processor wants activations in its cache, a GPU wants to be full.
     settings.setdefault("tokens_per_pass", 65536 if chosen.startswith("cuda") else 2048)
     return TrainConfig(
