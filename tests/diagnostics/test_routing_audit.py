@@ -58,9 +58,7 @@ def lopsided(profile):
 def test_a_healthy_model_raises_no_flag():
     found = audit(Planted(WORDS))
     assert flags(found) == set()
-    assert found.attrs["gate_passed"] == 0, "what was not judged does not pass"
-    alone = audit(Planted(WORDS), {"colour": PROFILES["colour"]})
-    assert alone.attrs["gate_passed"] == 1
+    assert found.attrs["gate_passed"] == 1
     assert found.attrs["hypothesis"] == "no_branch_diversity_gap"
     assert found.attrs["audit_hypothesis"] == "no_single_audit_risk"
     assert (found.root_cause == "no_branch_diversity_gap").all()
@@ -125,7 +123,9 @@ def test_a_failed_context_takes_no_part_in_the_hypothesis():
     ]
     found = audit(Planted(WORDS), {"owner": twice, "colour": PROFILES["colour"]})
     assert found.root_cause.values.tolist() == ["context_gate_failed", "no_branch_diversity_gap"]
-    assert found.attrs["gate_passed"] == 1
+    assert found.attrs["gate_passed"] == 0, "what was not judged does not pass"
+    alone = audit(Planted(WORDS), {"colour": PROFILES["colour"]})
+    assert alone.attrs["gate_passed"] == 1
     assert json.loads(found.attrs["worst_first"]) == ["colour"]
 
 

@@ -49,6 +49,7 @@ def test_identity_is_plain_and_complete(folder):
         "train_documents": 3,
         "validation_tokens": 11,
         "validation_documents": 1,
+        "validation_documents_changed": 0,
     }
 
 
