@@ -203,8 +203,10 @@ def _experiments(verbs: Any) -> None:
     made = _verb(verbs, "run", run, "execute an experiment notebook as a run")
     made.add_argument("notebook", help="path of a notebook with a tagged parameters cell")
     about = "train a model: run notebooks/experiments/train.ipynb"
-    train = _verb(verbs, "train", run, about, epilog=TRAIN_EPILOG)
-    train.set_defaults(notebook=str(EXPERIMENTS / "train.ipynb"))
+    notebook = EXPERIMENTS / "train.ipynb"
+    epilog = TRAIN_EPILOG.format(_parameters_cell(notebook))
+    train = _verb(verbs, "train", run, about, epilog=epilog)
+    train.set_defaults(notebook=str(notebook))
     for each in (made, train):
         each.add_argument("--name", help="name of the run; by default the notebook's and a number")
         each.add_argument("--replace", action="store_true", help="remove a run of that name first")
@@ -232,7 +234,7 @@ def _judgements(verbs: Any) -> None:
     made.add_argument("run", help="name of a run, or its folder")
     made.add_argument("--corpus", help="another corpus: a known name or a path")
     made.add_argument("--tokens", type=int, help="score about this many (default: all)")
-    made.add_argument("--only", help="names of diagnostics, with commas")
+    made.add_argument("--only", help="names, with commas: self_test, token_loss, ...")
 
     made = _verb(verbs, "generate", generate, "continue a prompt")
     made.add_argument("run", help="name of a run, or its folder")
@@ -256,19 +258,21 @@ def _records(verbs: Any) -> None:
 
 
 TRAIN_EPILOG = """\
-parameters (-p KEY VALUE; defaults and help stand in the notebook's parameters cell):
-  corpus, text_field, tokenizer, vocab_size          what to learn from
-  preset, model                                      the network, e.g. -p model '{n_layer: 2}'
-  steps, seconds, tokens_per_step, sequence_length   how long
-  warmdown_steps, optimizer                          how fast
-  seed, device, dtype, threads, validate_every       where
-  parent, initial_state                              from which weights
+parameters, with type, default and meaning; set one with -p NAME VALUE:
+{}
 
 examples:
   python -m workbench train --name small -p steps 100 -p corpus path/to/text.txt
-  python -m workbench train --name wide -p model '{d_model: 256, n_head: 8}'
+  python -m workbench train --name wide -p model '{{d_model: 256, n_head: 8}}'
   python -m workbench train --name timed -p seconds 600 -p steps 20000 -p warmdown_steps 1200
 """
+
+
+def _parameters_cell(notebook: Path) -> str:
+    """Return the source of a notebook's parameters cell, indented; it documents itself."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    return "".join(f"  {line}" for line in tagged[0]["source"])
 
 
 def main(arguments: list[str] | None = None) -> int:
