@@ -26,7 +26,7 @@ demo: $(STAMP)  ## train, evaluate and probe the runs demo and demo-world; rende
 	@log=data/demo-world.log; trap 'kill $$world 2>/dev/null || true' EXIT; \
 	{ $(RUN) -m workbench train --name demo-world --replace $(WORLD) && \
 	  $(RUN) -m workbench diagnose demo-world; } >$$log 2>&1 & world=$$!; \
-	$(RUN) -m workbench train --name demo --replace && \
+	$(RUN) -m workbench train --name demo --replace -p steps 160 -p warmdown_steps 48 && \
 	$(RUN) -m workbench diagnose demo && { wait $$world || { cat $$log; exit 1; }; }
 	$(RUN) -m workbench report demo demo-world --output reports/rendered/demo.html
 	@echo "open reports/rendered/demo.html in a browser"
