@@ -20,7 +20,7 @@ import papermill
 import yaml
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from workbench.folder import (
     InputError,
@@ -338,8 +338,9 @@ def progress(
     seconds : float, optional
         Time budget; the bar then counts seconds.
     """
-    # A log file wants few lines, a terminal or a page a live one.
-    interval = 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10.0
+    # Text, not a widget: an executed notebook would keep a widget's first state for its last. How
+    # often it is redrawn is what each reader can bear: a terminal, a saved page, a log file.
+    interval = 0.1 if sys.stderr.isatty() else 2.0 if "ipykernel" in sys.modules else 10.0
     unit = "s" if seconds else "step"
     bar = tqdm(total=seconds or steps, desc=description, unit=unit, mininterval=interval)
     latest = ""

@@ -26,6 +26,7 @@ from workbench.text import (
     TOKEN_CLASSES,
     Data,
     Record,
+    Windows,
     class_scheme,
     classify,
     frequency_deciles,
@@ -59,26 +60,28 @@ class Sample:
         )
 
     @cached_property
-    def rows(self) -> dict[str, Any]:
-        """Rows drawn from all of the validation split, as `value_residual` takes them."""
-        tokens, length = self.data.validation, self.run.sequence_length
+    def cut(self) -> Windows:
+        """Rows of the validation split that samples are drawn from, bounded in memory."""
+        length = self.run.sequence_length
         limit = min(self.limit or DRAWN_FROM, DRAWN_FROM)
-        parts = list(windows(tokens, sequence_length=length, limit=limit))
-        names = ("inputs", "targets", "present", "offsets")
-        cut = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-        n_row = len(cut["inputs"])
-        rng = np.random.default_rng(0)
-        chosen = np.sort(rng.choice(n_row, min(self._n_row(), n_row), replace=False))
+        # One batch holds them all: a record row scores fewer tokens than it has.
+        return next(
+            windows(self.data.validation, sequence_length=length, limit=limit, batch=DRAWN_FROM)
+        )
+
+    @cached_property
+    def rows(self) -> dict[str, Any]:
+        """Rows drawn from all of `cut`, as `value_residual` takes them."""
+        tokens, cut = self.data.validation, self.cut
+        n_row = min(max(2, SAMPLE // self.run.sequence_length), len(cut.inputs))
+        chosen = np.sort(np.random.default_rng(0).choice(len(cut.inputs), n_row, replace=False))
         device = self.run.model.head_weight.device
         drawn: dict[str, Any] = {
-            name: torch.from_numpy(cut[name][chosen]).to(device) for name in names[:3]
+            name: torch.from_numpy(getattr(cut, name)[chosen]).to(device)
+            for name in ("inputs", "targets", "present")
         }
-        last = len(tokens.ids) - 1
-        return drawn | {"group": tokens.group_of(np.minimum(cut["offsets"][chosen], last))}
-
-    def _n_row(self) -> int:
-        """Return how many rows make `SAMPLE` positions."""
-        return max(2, SAMPLE // self.run.sequence_length)
+        inside = np.minimum(cut.offsets[chosen], len(tokens.ids) - 1)  # padding may lie beyond
+        return drawn | {"group": tokens.group_of(inside)}
 
     @cached_property
     def reference(self) -> tuple[NDArray[np.float64], str]:
@@ -140,9 +143,7 @@ def text_states(sample: Sample, *, n_record: int = RECORDS) -> BranchStates:
     """Take predictions spread over the validation text; their profile is the target's class."""
     tokenizer, length = sample.run.tokenizer, sample.run.sequence_length
     scheme = class_scheme(tokenizer)
-    rows = list(windows(sample.data.validation, sequence_length=length, limit=sample.limit))
-    inputs = np.concatenate([part.inputs for part in rows])
-    targets = np.concatenate([part.targets for part in rows])
+    inputs, targets = sample.cut.inputs, sample.cut.targets
     eligible = np.argwhere((targets != IGNORED) & (np.arange(length) >= min(EARLIEST, length - 1)))
     rng = np.random.default_rng(0)
     chosen = rng.choice(len(eligible), size=min(n_record, len(eligible)), replace=False)

@@ -120,7 +120,8 @@ def evaluate(
     -------
     summary : dict
         ``bits_per_byte, standard_error, loss_nat, tokens, bytes, documents, protocol, context,
-        corpus_hash, tokenizer_hash, artifact_bytes, by_class``.
+        corpus_hash, tokenizer_hash, artifact_bytes, by_class``, and what the training could spend:
+        ``budget, hardware``.
     table : Dataset
         The token table behind it.
     """
@@ -137,7 +138,13 @@ def evaluate(
     table = table.assign_attrs(
         corpus_hash=data.corpus.hash, tokenizer_hash=data.tokenizer.hash, corpus=data.corpus.name
     )
-    return summarize(table), table
+    training = run.record["training"]
+    budget = {key: training.get(key) for key in ("seconds", "steps", "tokens_per_step")}
+    place = run.record.get("environment", {})
+    hardware = (
+        f"{training.get('device')}, {place.get('processors')} processors, {place.get('platform')}"
+    )
+    return summarize(table) | {"budget": budget, "hardware": hardware}, table
 
 
 def save_evaluation(run: OpenRun, summary: dict[str, Any], table: xr.Dataset) -> None:
