@@ -13,6 +13,7 @@ from typing import Any
 from workbench.folder import PROJECT, InputError, find_run, runs_root
 
 RAW = argparse.RawDescriptionHelpFormatter
+BAR = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining} {postfix}"
 EXPERIMENTS = PROJECT / "notebooks" / "experiments"
 
 EPILOG = """\
@@ -89,13 +90,14 @@ def diagnose(options: argparse.Namespace) -> int:
         return _fail(f"--tokens: expected 1 or more, found {options.tokens}")
     opened = evaluation.open_run(options.run)
     only = [name.strip() for name in options.only.split(",")] if options.only else None
-    with tqdm(desc="probing", leave=False, disable=None) as bar:
+    with tqdm(desc="probing", total=1, leave=False, disable=None, bar_format=BAR) as bar:
+
+        def watch(name: str, done: float) -> None:
+            bar.set_postfix_str(name, refresh=False)
+            bar.update(done - bar.n)
+
         groups = diagnostics.diagnose(
-            opened,
-            corpus=options.corpus,
-            tokens=options.tokens,
-            only=only,
-            watch=lambda name: (bar.set_postfix_str(name), bar.update()),
+            opened, options.corpus, tokens=options.tokens, only=only, watch=watch
         )
     path = diagnostics.save_diagnosis(opened, groups, corpus=options.corpus)
     for name, dataset in groups.items():

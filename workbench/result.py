@@ -36,6 +36,14 @@ DIMS = {  # the only dimension names a result may use: singular full words
     "scalar": "learned scalar, or a stated reduction of a learned vector",
     "hypothesis": "named explanation",
     "check": "named test with a verdict",
+    "intervention": "one change made to a running model",
+    "component": "part of a sum",
+    "role": "kind of matrix or site within a block",
+    "setting": "value of a control that was tried",
+    "rung": "step of a ladder of checks",
+    "target": "answer that a profile asks for",
+    "part": "named part of a whole",
+    "pair": "two things that are compared",
 }
 UNITS = ("1", "bit", "nat", "byte", "token", "s", "ms", "bit/byte", "nat/token", "byte/token")
 
@@ -100,3 +108,26 @@ def provenance(tree: xr.DataTree) -> dict[str, Any]:
     """Read the provenance back from the root of a diagnosis."""
     found: dict[str, Any] = json.loads(tree.attrs.get("provenance", "{}"))
     return found
+
+
+def difference(this: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
+    """Subtract `other` from `this`, variable by variable, where their labels meet.
+
+    Standard errors, which end in ``standard_error``, are added in quadrature, as those of
+    independent measurements; where both were taken on the same tokens a paired error is smaller.
+    What is not a number is left out. The attr `compared` is 1.
+    """
+    pairs = xr.align(this, other, join="inner")
+    found = {}
+    for name, mine in pairs[0].data_vars.items():
+        if name not in pairs[1] or mine.dtype.kind not in "iufb":
+            continue
+        theirs = pairs[1][name]
+        if str(name).endswith("standard_error"):
+            values = np.hypot(mine.values, theirs.values)
+        else:
+            values = mine.values.astype(float) - theirs.values.astype(float)
+        long_name = f"difference of {mine.attrs['long_name']}"
+        found[name] = variable([str(dim) for dim in mine.dims], values, long_name, mine.attrs["units"])
+    coords = pairs[0].coords
+    return check(xr.Dataset(found, coords=coords, attrs={"compared": 1}))

@@ -8,16 +8,16 @@ import torch
 import xarray as xr
 
 from workbench import result
-from workbench.diagnostics import DIAGNOSTICS, diagnose, save_diagnosis, token_loss
+from workbench.diagnostics import diagnose, diagnostics, sample, save_diagnosis, token_loss
 from workbench.diagnostics import effective_rank as effective_rank_of
-from workbench.diagnostics.diagnose import Sample, text_states
+from workbench.diagnostics.logit_prior import text_states
 from workbench.evaluation import bits_per_byte, open_run, token_table
 from workbench.folder import InputError
 from workbench.model import new_network, preset
 from workbench.text import TOKEN_CLASSES, open_data
 from workbench.training import begin, train, train_config
 
-ON_TEXT = ["self_test", "effective_rank", "value_residual", "logit_prior", "token_loss"]
+ON_TEXT = [name for name in diagnostics() if name != "routing_audit"]
 SHAPE = {"n_layer": 2, "n_head": 2, "n_kv_head": 1, "d_model": 16}
 
 
@@ -62,7 +62,7 @@ def hashes(run):
 
 def test_every_diagnostic_that_applies_is_there(on_text, on_world):
     assert list(on_text[1]) == ON_TEXT
-    assert list(on_world[1]) == [name for name in DIAGNOSTICS if name != "value_residual"]
+    assert list(on_world[1]) == [name for name in diagnostics() if name != "value_residual"]
 
 
 @pytest.mark.parametrize("which", ["on_text", "on_world"])
@@ -135,7 +135,7 @@ def test_untrained_weights_are_those_without_kept_checkpoints(on_world):
 
 def test_predictions_of_text_have_context_and_the_class_of_their_target(on_text):
     run, _ = on_text
-    states = text_states(Sample(run, run.data, None), n_record=20)
+    states = text_states(sample(run), n_record=20)
     assert len(states.records) == 20 and len({each.id for each in states.records}) == 20
     assert {each.profile for each in states.records} <= set(TOKEN_CLASSES)
     ids, length = run.data.validation.ids, run.sequence_length
@@ -160,8 +160,11 @@ def test_closed_world_is_judged_profile_by_profile(on_world):
 def test_only_measures_what_was_asked_for(on_text):
     run, groups = on_text
     seen = []
-    found = diagnose(run, only=["token_loss", "self_test"], watch=seen.append)
-    assert list(found) == seen == ["token_loss", "self_test"]
+    found = diagnose(
+        run, only=["token_loss", "self_test"], watch=lambda name, done: seen.append(name)
+    )
+    assert list(found) == ["self_test", "token_loss"], "what is cheap to trust comes first"
+    assert list(dict.fromkeys(seen)) == ["self_test", "forward pass"]
     xr.testing.assert_identical(found["token_loss"], groups["token_loss"])
 
 
@@ -184,7 +187,7 @@ def test_what_cannot_be_measured_is_refused_with_the_reason(which, only, words, 
     run, _ = request.getfixturevalue(which)
     seen = []
     with pytest.raises(InputError, match=words):
-        diagnose(run, only=["self_test", only], watch=seen.append)
+        diagnose(run, only=["self_test", only], watch=lambda name, done: seen.append(name))
     assert seen == []
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.diagnostics import value_residual
+from workbench.diagnostics import as_rows, value_residual
 from workbench.model import new_network, preset, record
 from workbench.text import IGNORED
 from workbench.training import next_token_loss
@@ -46,7 +46,7 @@ def batch(seed=2):
 
 
 def measure(model, *, step=7):
-    return value_residual({step: model}, *batch()).isel(step=-1)
+    return value_residual({step: model}, as_rows(*batch())).isel(step=-1)
 
 
 def mean_loss(model):
@@ -127,7 +127,7 @@ def test_ablation_error_is_that_of_a_mean_over_rows():
 
 def test_one_row_has_no_standard_error():
     inputs, targets = batch()
-    found = value_residual({0: network()}, inputs[:1], targets[:1]).isel(step=0)
+    found = value_residual({0: network()}, as_rows(inputs[:1], targets[:1])).isel(step=0)
     assert np.isfinite(found.ablation_cost[1:]).all()
     assert np.isnan(found.ablation_standard_error).all()
 
@@ -194,7 +194,7 @@ def test_planted_cancellation_leaves_nothing_to_project_on():
 
 def test_first_visit_and_earlier_steps_are_not_measured():
     models = {20: network(), 0: network(alpha=(0.5, 0.5, 0.5)), 10: network(alpha=(0.4, 0.1, 0.6))}
-    found = value_residual(models, *batch())
+    found = value_residual(models, as_rows(*batch()))
     assert found.step.values.tolist() == [0, 10, 20]
     np.testing.assert_allclose(found.alpha.sel(step=10)[1:], [0.4, 0.1, 0.6])
     for name in (*PER_VISIT, "alpha", "alpha_effective"):
@@ -215,7 +215,7 @@ def test_untrained_network_has_no_gradient_to_share():
 def test_model_without_value_residual_is_refused():
     config = preset("baseline", n_layer=2, n_head=2, n_kv_head=1, d_model=32, vocab_size=64)
     with pytest.raises(ValueError, match="no value residual"):
-        value_residual({0: new_network(config, seed=0)}, *batch())
+        value_residual({0: new_network(config, seed=0)}, as_rows(*batch()))
 
 
 def test_probing_leaves_the_model_as_it_was():
@@ -235,23 +235,25 @@ def test_padding_is_not_measured():
     present = torch.ones_like(inputs, dtype=torch.bool)
     present[1, 7:] = False
     padded, scored = inputs.where(present, 0), targets.where(present, IGNORED)
-    found = value_residual({7: model}, padded, scored, present=present).isel(step=0)
+    found = value_residual({7: model}, as_rows(padded, scored, present=present)).isel(step=0)
     junk = inputs.where(present, 33)
-    again = value_residual({7: model}, junk, scored, present=present).isel(step=0)
+    again = value_residual({7: model}, as_rows(junk, scored, present=present)).isel(step=0)
     for name in PER_VISIT:
         np.testing.assert_allclose(found[name], again[name], rtol=1e-6)
-    counted = value_residual({7: model}, padded, scored).isel(step=0)
+    counted = value_residual({7: model}, as_rows(padded, scored)).isel(step=0)
     assert not np.allclose(found.cosine.values[1:], counted.cosine.values[1:], rtol=1e-3)
 
 
 def test_rows_of_one_group_are_one_observation():
     """Each row twice: no new information, so no smaller error, once the copies are one group."""
     model, (inputs, targets) = network(), batch()
-    once = value_residual({7: model}, inputs, targets).isel(step=0)
+    once = value_residual({7: model}, as_rows(inputs, targets)).isel(step=0)
     twice = torch.cat([inputs, inputs]), torch.cat([targets, targets])
     group = np.repeat(np.arange(ROWS)[:, None], LENGTH, axis=1)
-    grouped = value_residual({7: model}, *twice, group=np.concatenate([group, group])).isel(step=0)
-    naive = value_residual({7: model}, *twice).isel(step=0)
+    grouped = value_residual(
+        {7: model}, as_rows(*twice, group=np.concatenate([group, group]))
+    ).isel(step=0)
+    naive = value_residual({7: model}, as_rows(*twice)).isel(step=0)
     name = "ablation_standard_error"
     np.testing.assert_allclose(grouped[name].values[1:], once[name].values[1:], rtol=1e-5)
     assert (naive[name].values[1:] < 0.8 * once[name].values[1:]).all()

@@ -8,6 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from workbench.diagnostics.sample import Diagnostic, Sample
 from workbench.model import Network
 from workbench.result import check, variable
 
@@ -161,3 +162,15 @@ def effective_rank(model: Network) -> xr.Dataset:
         "columns": ("matrix", [matrix.weight.shape[1] for matrix in matrices]),
     }
     return check(xr.Dataset(data, coords=coords))
+
+
+def _measure(sample: Sample) -> xr.Dataset:
+    """Measure the last weights, and every kept checkpoint along `step`."""
+    steps = sorted(sample.checkpoints)
+    if not steps:
+        return effective_rank(sample.model)
+    found = [effective_rank(sample.checkpoints[step]) for step in steps]
+    return xr.concat(found, dim=xr.Variable("step", steps), data_vars="all")
+
+
+DIAGNOSTIC = Diagnostic(tier="weights", measure=_measure)

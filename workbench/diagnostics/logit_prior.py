@@ -16,14 +16,25 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from workbench.diagnostics.branch import BranchStates, branch_states, output_head, piece_order
+from workbench.diagnostics.branch import (
+    BranchStates,
+    branch_states,
+    output_head,
+    piece_order,
+    states_at,
+)
 from workbench.diagnostics.margin import RIVALS, Split, margin_split, rival_ids, verdicts
 from workbench.diagnostics.routing_risk import bias_share, pressure
+from workbench.diagnostics.sample import Diagnostic, Sample
 from workbench.folder import InputError, nearest
 from workbench.model import Network
 from workbench.result import check, variable
+from workbench.text import IGNORED, TOKEN_CLASSES, class_scheme, classify
 from workbench.text.tokenizer import Tokenizer
 from workbench.text.world import Record
+
+RECORDS = 512  # predictions of running text whose margins are split
+EARLIEST = 16  # tokens of context before a prediction counts as one made from context
 
 Reference = tuple[NDArray[np.float64], str]  # mean hidden state (channel,), what it was taken over
 
@@ -250,3 +261,63 @@ def _coords(
     if token_classes is not None:
         named["token_class"] = np.array(token_classes)[states.target]
     return {name: ("record", values) for name, values in named.items()}
+
+
+def _measure(sample: Sample) -> xr.Dataset:
+    """Split the predictions of a world's profiles, or of running text."""
+    classes = [TOKEN_CLASSES[index] for index in class_scheme(sample.tokenizer).base]
+    return explain(
+        sample.model,
+        sample_states(sample),
+        sample.tokenizer.pieces,
+        reference=sample.reference,
+        token_classes=classes,
+    ).assign_attrs(context_length=sample.sequence_length)
+
+
+def sample_states(sample: Sample) -> BranchStates:
+    """Take the records of a world's profiles at their branch, or predictions of running text."""
+    world = sample.data.corpus.world
+    if world is None:
+        return text_states(sample)
+    return branch_states(
+        sample.model,
+        [record for group in world.profiles.values() for record in group],
+        sample.tokenizer,
+        context_length=sample.sequence_length,
+    )
+
+
+def text_states(sample: Sample, *, n_record: int = RECORDS) -> BranchStates:
+    """Take predictions spread over the validation text; their profile is the target's class."""
+    tokenizer, length = sample.tokenizer, sample.sequence_length
+    scheme = class_scheme(tokenizer)
+    inputs, targets = sample.cut.inputs, sample.cut.targets
+    eligible = np.argwhere((targets != IGNORED) & (np.arange(length) >= min(EARLIEST, length - 1)))
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(len(eligible), size=min(n_record, len(eligible)), replace=False)
+    records, contexts, answers = [], [], []
+    for row, position in eligible[np.sort(chosen)]:
+        context, target = inputs[row, : position + 1], int(targets[row, position])
+        kind = int(classify(scheme, [target], context[-1:])[0])
+        records.append(
+            Record(
+                id=f"row {row} position {position}",
+                prompt=tokenizer.decode(context[-24:]),
+                target=tokenizer.pieces[target],
+                profile=TOKEN_CLASSES[kind],
+                source="text:validation",
+            )
+        )
+        contexts.append(context.tolist())
+        answers.append(target)
+    return states_at(
+        sample.model,
+        records=records,
+        contexts=contexts,
+        targets=np.array(answers, dtype=np.int64),
+        pieces=tokenizer.pieces,
+    )
+
+
+DIAGNOSTIC = Diagnostic(tier="pass", measure=_measure)

@@ -24,6 +24,7 @@ from workbench.diagnostics.routing_risk import (
     escape_risk,
     imbalance,
 )
+from workbench.diagnostics.sample import Diagnostic, Sample
 from workbench.diagnostics.separation import Separation, separation
 from workbench.model import Network
 from workbench.result import check, variable
@@ -243,3 +244,26 @@ def _variables(audits: Sequence[ProfileAudit], causes: Sequence[str]) -> dict[st
         "failure_modes": variable("profile", modes, "what is wrong with the answers"),
         "missing_targets": variable("profile", missing, "targets never predicted"),
     }
+
+
+def _measure(sample: Sample) -> xr.Dataset:
+    """Audit the profiles of a closed world."""
+    world = sample.data.corpus.world
+    audit = routing_audit(
+        sample.model,
+        world.profiles,
+        sample.tokenizer,
+        context_length=sample.sequence_length,
+    )
+    held_out = np.isin(audit.profile.values, world.held_out)
+    audit["held_out"] = variable("profile", held_out, "phrasings that training never used")
+    return audit
+
+
+def _lacks(sample: Sample) -> str:
+    """Say why there is nothing to audit."""
+    world = sample.data.corpus.world
+    return "the corpus has no profiles (closed-world has)" if world is None else ""
+
+
+DIAGNOSTIC = Diagnostic(tier="pass", measure=_measure, lacks=_lacks)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from workbench.diagnostics.sample import Diagnostic, Sample
 from workbench.diagnostics.token_loss import token_loss
 from workbench.evaluation import bits_per_byte, token_table
 from workbench.model import Network, load_model, save_model
@@ -163,3 +164,16 @@ def _scored_once(tokens: Tokens, sequence_length: int) -> Check:
             n_target -= n_target % sequence_length  # the remainder that fills no row
         wrong += len(offsets) - len(np.unique(offsets)) + abs(n_target - len(offsets))
     return "targets scored more than once, or not at all", float(wrong), 0.0
+
+
+def _measure(sample: Sample) -> xr.Dataset:
+    """Run the self-tests on validation text."""
+    return self_test(
+        sample.model,
+        sample.data.validation,
+        sample.tokenizer,
+        sequence_length=sample.sequence_length,
+    )
+
+
+DIAGNOSTIC = Diagnostic(tier="pass", measure=_measure)

@@ -6,9 +6,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from workbench.diagnostics.sample import Diagnostic, Sample
+from workbench.diagnostics.sweep import Reducer
 from workbench.evaluation import ratio_error
 from workbench.result import check, variable
-from workbench.text import TOKEN_CLASSES
+from workbench.text import TOKEN_CLASSES, frequency_deciles
 
 
 def token_loss(table: xr.Dataset, *, deciles: NDArray[np.int8] | None = None) -> xr.Dataset:
@@ -122,3 +124,13 @@ def _by_decile(
 def _ratio(top: NDArray[Any], bottom: NDArray[Any]) -> NDArray[np.float64]:
     """Divide, NaN where there is nothing to divide by."""
     return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
+
+
+def _start(sample: Sample) -> Reducer:
+    """Split the loss over token classes and frequency deciles of the training split."""
+    counts = np.bincount(sample.data.train.ids, minlength=sample.tokenizer.vocab_size)
+    deciles = frequency_deciles(counts)
+    return Reducer(result=lambda table: token_loss(table, deciles=deciles))
+
+
+DIAGNOSTIC = Diagnostic(tier="pass", start=_start)

@@ -4,7 +4,7 @@ Letters: ``B`` rows, ``K`` value heads, ``T`` positions, ``D`` channels of a hea
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -12,30 +12,14 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from workbench.diagnostics.sample import Diagnostic, Rows, Sample
 from workbench.evaluation import ratio_error
 from workbench.model import Network, record
 from workbench.result import check, variable
 from workbench.training import next_token_loss
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The tokens that all checkpoints are measured on."""
-
-    inputs: Tensor  # (B, T)
-    targets: Tensor  # (B, T), negative where nothing is scored
-    present: Tensor  # (B, T) False where a row is padded
-    group: NDArray[np.int64]  # (B, T) targets of one group move together
-
-
-def value_residual(
-    models: Mapping[int, Network],
-    inputs: Tensor,
-    targets: Tensor,
-    *,
-    present: Tensor | None = None,
-    group: NDArray[np.int64] | None = None,
-) -> xr.Dataset:
+def value_residual(models: Mapping[int, Network], rows: Rows) -> xr.Dataset:
     """Follow the value residual over checkpoints.
 
     The raw alpha cannot be read alone: rescaling the value matrix absorbs it. Read it with
@@ -47,12 +31,8 @@ def value_residual(
     ----------
     models : mapping of step to Network
         Kept checkpoints of one run, each with a value residual.
-    inputs, targets : (B, T) int64 tensors
-        The tokens all checkpoints are measured on.
-    present : (B, T) bool tensor, optional
-        False where a row is padded; by default no row is.
-    group : (B, T) int64 array, optional
-        Targets of one group are one observation of the standard error; by default a row is.
+    rows : Rows
+        The tokens all checkpoints are measured on; see `Sample.rows`.
 
     Returns
     -------
@@ -64,12 +44,6 @@ def value_residual(
     ValueError
         If a model has no value residual.
     """
-    rows = Rows(
-        inputs,
-        targets,
-        torch.ones_like(inputs, dtype=torch.bool) if present is None else present,
-        np.repeat(np.arange(len(inputs))[:, None], inputs.shape[1], 1) if group is None else group,
-    )
     steps = sorted(models)
     found = [_measure(models[step], rows, ablate=step == steps[-1]) for step in steps]
     names = {
@@ -94,7 +68,7 @@ def value_residual(
     visits = np.arange(models[steps[0]].config.n_layer)
     coords = {"step": steps, "visit": visits, "block": ("visit", visits)}
     config = models[steps[0]].config.value_residual
-    attrs = {"rows": len(inputs)} | (asdict(config) if config else {})
+    attrs = {"rows": len(rows.inputs)} | (asdict(config) if config else {})
     return check(xr.Dataset(data, coords=coords, attrs=attrs))
 
 
@@ -110,7 +84,7 @@ def _measure(model: Network, rows: Rows, *, ablate: bool) -> dict[str, NDArray[n
         f"visit.{v}.{name}" for v in range(model.config.n_layer) for name in ("value_own", "value")
     ]
     with torch.no_grad(), record(model, sites) as seen:
-        base = _losses(model, rows)
+        base = rows.losses(model)
     columns: dict[str, list[float]] = {
         "alpha": alpha.tolist(),
         "alpha_effective": effective.tolist(),
@@ -143,9 +117,8 @@ def _measure(model: Network, rows: Rows, *, ablate: bool) -> dict[str, NDArray[n
             continue
         alone = {f"visit.{visit}.value": _always(seen[f"visit.{visit}.value_own"])}
         with torch.no_grad(), record(model, replace=alone):
-            cost = _losses(model, rows) - base
-        group = rows.group[(rows.targets >= 0).cpu().numpy()]
-        error = ratio_error(cost, np.ones_like(cost), group)
+            cost = rows.losses(model) - base
+        error = ratio_error(cost, np.ones_like(cost), rows.group)
         columns["ablation_cost"].append(float(cost.mean()))
         columns["ablation_standard_error"].append(np.nan if error is None else error)
     return {name: np.array([np.nan, *values]) for name, values in columns.items()}
@@ -154,15 +127,6 @@ def _measure(model: Network, rows: Rows, *, ablate: bool) -> dict[str, NDArray[n
 def _always(tensor: Tensor) -> Callable[[Tensor], Tensor]:
     """Return a site edit that puts `tensor` there."""
     return lambda _: tensor
-
-
-def _losses(model: Network, rows: Rows) -> NDArray[np.float64]:
-    """Return the loss of each counted target [nat]."""
-    counted = rows.targets >= 0
-    log_p = torch.log_softmax(model(rows.inputs)[counted].float(), dim=-1)
-    picked = log_p.gather(-1, rows.targets[counted][:, None])[:, 0]
-    losses: NDArray[np.float64] = -picked.double().cpu().numpy()
-    return losses
 
 
 def _gradient_share(model: Network, rows: Rows) -> list[float]:
@@ -177,3 +141,18 @@ def _gradient_share(model: Network, rows: Rows) -> list[float]:
     if total == 0:
         return [float("nan")] * len(magnitude)
     return [float(value) / total for value in magnitude]
+
+
+def _of_sample(sample: Sample) -> xr.Dataset:
+    """Follow the value residual over the kept checkpoints."""
+    return value_residual(sample.checkpoints or {sample.step: sample.model}, sample.rows)
+
+
+def _lacks(sample: Sample) -> str:
+    """Say why there is nothing to follow."""
+    if sample.model.config.value_residual is None:
+        return "the network has no value residual"
+    return "" if sample.model.config.n_layer > 1 else "one block alone has no earlier value"
+
+
+DIAGNOSTIC = Diagnostic(tier="intervention", measure=_of_sample, lacks=_lacks)

@@ -4,7 +4,7 @@ Letters: ``B`` rows of a batch, ``T`` positions, ``V`` vocabulary.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from workbench.text import (
     TOKEN_CLASSES,
     Tokenizer,
     Tokens,
+    Windows,
     class_scheme,
     classify,
     windows,
@@ -97,25 +98,36 @@ def score_batches(
         )
     device = next(model.parameters()).device
     stride = stride_of(protocol, sequence_length)
-    earlier = np.tri(sequence_length, dtype=bool)  # (T, T) inputs that a position can see
     rows = windows(tokens, sequence_length=sequence_length, stride=stride, limit=limit, batch=batch)
     for window in rows:
-        counted = window.targets != IGNORED
         with torch.inference_mode():
-            logits = model(torch.from_numpy(window.inputs).to(device))
-            measured = _measure(
-                logits[torch.from_numpy(counted).to(device)].float(),
-                torch.from_numpy(window.targets[counted]).to(device),
-            )
-        position = np.broadcast_to(np.arange(sequence_length), counted.shape)
-        yield {
-            "offset": window.offsets[counted],
-            "id": window.targets[counted],
-            "previous": window.inputs[counted],
-            "position": position[counted],
-            "repeated": _occurs(window.inputs, window.targets, earlier)[counted],
-            **{name: values.cpu().numpy() for name, values in measured.items()},
-        }
+            yield score(model(torch.from_numpy(window.inputs).to(device)), window)
+
+
+def score(logits: Tensor, window: Windows) -> Columns:
+    """Reduce the logits (B, T, V) of a window to a few numbers a scored target.
+
+    Returns
+    -------
+    dict of str to array
+        See `score_batches`.
+    """
+    counted = window.targets != IGNORED
+    measured = _measure(
+        logits[torch.from_numpy(counted).to(logits.device)].float(),
+        torch.from_numpy(window.targets[counted]).to(logits.device),
+    )
+    length = window.inputs.shape[1]
+    position = np.broadcast_to(np.arange(length), counted.shape)
+    earlier = np.tri(length, dtype=bool)  # (T, T) inputs that a position can see
+    return {
+        "offset": window.offsets[counted],
+        "id": window.targets[counted],
+        "previous": window.inputs[counted],
+        "position": position[counted],
+        "repeated": _occurs(window.inputs, window.targets, earlier)[counted],
+        **{name: values.cpu().numpy() for name, values in measured.items()},
+    }
 
 
 def _occurs(
@@ -181,6 +193,18 @@ def token_table(
         done += len(part["id"])
         if watch is not None:
             watch(done)
+    return label_table(parts, tokens, tokenizer, sequence_length=sequence_length, protocol=protocol)
+
+
+def label_table(
+    parts: Sequence[Columns],
+    tokens: Tokens,
+    tokenizer: Tokenizer,
+    *,
+    sequence_length: int,
+    protocol: str = "full",
+) -> xr.Dataset:
+    """Join scored batches of a split into its token table; see `token_table`."""
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     attrs = {
         "protocol": protocol if tokens.answers is None else "answers",

@@ -87,7 +87,8 @@ class Attention(nn.Module):
         key = tap(f"{at}.key", self.rotary(rms_norm(_heads(self.c_k(x), self.n_kv_head))))
         mixed = F.scaled_dot_product_attention(
             query, key, value.to(query.dtype), is_causal=True, enable_gqa=True
-        )  # (B, H, T, D)
+        )
+        mixed = tap(f"{at}.head_out", mixed)  # (B, H, T, D)
         return self.proj(mixed.transpose(1, 2).reshape(x.shape))
 
 
@@ -148,6 +149,7 @@ class Network(nn.Module):
         "value",  # (B, K, T, D) as attended to, and as later visits see it
         "query",  # (B, H, T, D) after norm, rotation and gain
         "key",  # (B, K, T, D) after norm and rotation
+        "head_out",  # (B, H, T, D) what each head read, before it is projected into the stream
         "attention_out",  # (B, T, C) as written into the stream
         "feedforward_hidden",  # (B, T, F) after the squared ReLU
         "feedforward_out",  # (B, T, C) as written into the stream

@@ -1,0 +1,216 @@
+"""What a diagnostic is, and what it may ask for: a model, its text, and measurements made once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from workbench.diagnostics.branch import mean_hidden
+from workbench.diagnostics.sweep import Reducer
+from workbench.evaluation import Checkpoints, OpenRun, token_table
+from workbench.folder import InputError
+from workbench.model import Network
+from workbench.text import IGNORED, Data, Tokenizer, Windows, class_scheme, classify, windows
+
+CACHED = 4096  # positions that interventions are run on
+DRAWN_FROM = 2**20  # first tokens of a split that rows are drawn from
+REFERENCE_ROWS = 64  # of training text for the mean hidden state
+
+Tier = Literal["weights", "pass", "backward", "intervention"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Tokens kept in memory, to run a model on again and again.
+
+    Arrays over ``target`` have one entry a scored target, row by row.
+    """
+
+    inputs: Tensor  # (B, T)
+    targets: Tensor  # (B, T), negative where nothing is scored
+    present: Tensor  # (B, T) False where a row is padded
+    group: NDArray[np.int64]  # (target,) targets of one group are one observation
+    token_class: NDArray[np.int64]  # (target,) index into TOKEN_CLASSES
+    bytes: NDArray[np.float64]  # (target,) bytes each target stands for
+
+    def losses(self, model: Network) -> NDArray[np.float64]:
+        """Return the loss of each scored target, (target,) [nat]."""
+        counted = self.targets >= 0
+        with torch.inference_mode():
+            log_p = torch.log_softmax(model(self.inputs)[counted].float(), dim=-1)
+            picked = log_p.gather(-1, self.targets[counted][:, None])[:, 0]
+        losses: NDArray[np.float64] = -picked.double().cpu().numpy()
+        return losses
+
+
+def as_rows(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    present: Tensor | None = None,
+    group: NDArray[np.int64] | None = None,
+) -> Rows:
+    """Make rows of bare tensors (B, T): one class, a byte a target.
+
+    Parameters
+    ----------
+    inputs, targets : (B, T) int64 tensors
+        A negative target is not scored.
+    present : (B, T) bool tensor, optional
+        False where a row is padded; by default no row is.
+    group : (B, T) int64 array, optional
+        Targets of one group are one observation; by default a row is.
+    """
+    counted = (targets >= 0).cpu().numpy()
+    by_row = np.broadcast_to(np.arange(len(inputs))[:, None], counted.shape)
+    return Rows(
+        inputs=inputs,
+        targets=targets,
+        present=torch.ones_like(inputs, dtype=torch.bool) if present is None else present,
+        group=(by_row if group is None else group)[counted],
+        token_class=np.zeros(counted.sum(), dtype=np.int64),
+        bytes=np.ones(counted.sum()),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A model on its text. What several diagnostics need is measured once, when first asked for."""
+
+    model: Network
+    data: Data
+    sequence_length: int  # tokens of context
+    limit: int | None = None  # tokens scored at most
+    step: int = 0  # updates the model has had
+    checkpoints: Mapping[int, Network] = field(default_factory=dict)  # kept ones, by step
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of model and text."""
+        return self.data.tokenizer
+
+    @cached_property
+    def table(self) -> xr.Dataset:
+        """Token table of the validation split."""
+        return token_table(
+            self.model,
+            self.data.validation,
+            self.tokenizer,
+            sequence_length=self.sequence_length,
+            limit=self.limit,
+        )
+
+    @cached_property
+    def cut(self) -> Windows:
+        """Rows of the validation split that samples are drawn from, bounded in memory."""
+        limit = min(self.limit or DRAWN_FROM, DRAWN_FROM)
+        # One batch holds them all: a record row scores fewer tokens than it has.
+        found = windows(
+            self.data.validation,
+            sequence_length=self.sequence_length,
+            limit=limit,
+            batch=DRAWN_FROM,
+        )
+        return next(found)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """Rows drawn from all of `cut`, about `CACHED` positions."""
+        tokens, cut = self.data.validation, self.cut
+        n_row = min(max(2, CACHED // self.sequence_length), len(cut.inputs))
+        chosen = np.sort(np.random.default_rng(0).choice(len(cut.inputs), n_row, replace=False))
+        inputs, targets = cut.inputs[chosen], cut.targets[chosen]
+        counted = targets != IGNORED
+        ids, previous = targets[counted], inputs[counted]
+        device = self.model.head_weight.device
+        scheme = class_scheme(self.tokenizer)
+        return Rows(
+            inputs=torch.from_numpy(inputs).to(device),
+            targets=torch.from_numpy(targets).to(device),
+            present=torch.from_numpy(cut.present[chosen]).to(device),
+            group=tokens.group_of(cut.offsets[chosen][counted]),
+            token_class=classify(scheme, ids, previous).astype(np.int64),
+            bytes=self.tokenizer.byte_counts(ids, previous).astype(np.float64),
+        )
+
+    @cached_property
+    def reference(self) -> tuple[NDArray[np.float64], str]:
+        """Mean hidden state over training text, and what that text is."""
+        tokens, length = self.data.train, self.sequence_length
+        if tokens.answers is not None:
+            rows = [
+                tokens.ids[tokens.document(i)][None].astype(np.int64)
+                for i in range(tokens.n_document)
+            ]
+            about = f"all positions of {tokens.n_document} training records"
+        else:
+            limit = REFERENCE_ROWS * length
+            rows = [w.inputs for w in windows(tokens, sequence_length=length, limit=limit)]
+            about = f"the first {sum(map(np.size, rows)):,} tokens of the training split"
+        return mean_hidden(self.model, rows), about
+
+
+def sample(
+    model: OpenRun | Network,
+    corpus: Data | str | None = None,
+    *,
+    tokens: int | None = None,
+    sequence_length: int | None = None,
+) -> Sample:
+    """Put a model and a text together.
+
+    Parameters
+    ----------
+    model : OpenRun or Network
+        A run brings its text, context and kept checkpoints; a network alone needs `corpus` to be
+        opened data.
+    corpus : Data or str, optional
+        Another text than the run's own: opened data, a known name, or a path.
+    tokens : int, optional
+        Score about this many tokens at most.
+    sequence_length : int, optional
+        Tokens of context; by default what the run was trained with, or 256 for a network.
+
+    Raises
+    ------
+    InputError
+        If a network comes without opened data.
+    """
+    if isinstance(model, OpenRun):
+        return Sample(
+            model=model.model,
+            data=corpus if isinstance(corpus, Data) else model.data_of(corpus),
+            sequence_length=sequence_length or model.sequence_length,
+            limit=tokens,
+            step=int(model.record["steps_done"]),
+            checkpoints=Checkpoints(model),
+        )
+    if not isinstance(corpus, Data):
+        raise InputError(
+            "corpus",
+            expected="opened data, since a network alone does not bring its tokenizer",
+            found=repr(corpus),
+            remedy="Pass text.open_data(...), or a run from evaluation.open_run(...).",
+        )
+    length = sequence_length or 256
+    return Sample(model=model, data=corpus, sequence_length=length, limit=tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnostic:
+    """How a diagnostic is made on a sample; each module of this part that has one names it.
+
+    Exactly one of `measure` and `start` is given. What `start` returns is fed by the one forward
+    pass over the split that such diagnostics share; `measure` works on its own.
+    """
+
+    tier: Tier  # what it costs: no pass, the shared pass, one backward pass, n forward passes
+    measure: Callable[[Sample], xr.Dataset] | None = None
+    start: Callable[[Sample], Reducer] | None = None
+    lacks: Callable[[Sample], str] = lambda _: ""  # why there is nothing to measure, or ""

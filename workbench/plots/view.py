@@ -1,0 +1,52 @@
+"""A view: numbers, the figure that draws them, the sentence that says them, the calls behind."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from workbench import plots
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One figure as a value. Shown as plotly, and as SVG and text where scripts do not run."""
+
+    plot: str  # name of a function in workbench.plots
+    data: xr.Dataset  # what it draws
+    sentence: str  # what it shows, computed from `data`
+    code: str = ""  # the library calls that give `data`
+    options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the plot
+
+    @cached_property
+    def figure(self) -> go.Figure:
+        """The complete figure."""
+        figure: go.Figure = getattr(plots, self.plot)(self.data, **self.options)
+        return figure
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of names, dims and values of `data`, hexadecimal."""
+        digest = hashlib.sha256()
+        for name in sorted(map(str, self.data.variables)):
+            values = self.data[name]
+            digest.update(f"{name}{values.dims}{values.shape}".encode())
+            content = np.asarray(values.values)
+            digest.update(str(content.tolist()).encode() if content.dtype == object else b"")
+            digest.update(np.ascontiguousarray(content).tobytes())
+        return digest.hexdigest()
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """Give every reader what it can show; GitHub and a cut network take SVG and text."""
+        from workbench.plots.twin import svg  # draws with another library, slow to import
+
+        return {
+            "application/vnd.plotly.v1+json": self.figure.to_plotly_json(),
+            "image/svg+xml": svg([self.figure]),
+            "text/plain": self.sentence,
+        }
