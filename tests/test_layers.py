@@ -38,6 +38,7 @@ WALLS: dict[str, set[str]] = {  # package: the parts that may import it, at any 
     "torch": NUMERIC,
     "safetensors.torch": NUMERIC,
     "plotly": {"plots", "explore"},
+    "matplotlib": {"plots"},
     "ipywidgets": {"explore"},
     "anywidget": {"explore"},
     "papermill": {"execution"},

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench import readings
+from workbench.result import difference
 
 MAKERS = runpy.run_path(str(Path(__file__).parent / "plots" / "conftest.py"))["MAKERS"]
 
@@ -204,3 +205,43 @@ def test_reading_is_the_function_of_that_name():
     for noun in set(MAKERS) - {"training"}:
         ds = MAKERS[noun](planted=True)
         assert readings.reading(noun, ds) == getattr(readings, noun)(ds)
+
+
+def test_promotion_is_a_verdict_with_the_first_red_check():
+    planted = MAKERS["routing_audit"](planted=True)
+    stopped = planted.assign_attrs(promote=0, first_red="probe", red_profiles=1)
+    said = readings.routing_audit(stopped)
+    assert said.startswith(
+        "Do not promote: the first red check is probe (is probe fine?), in 1 of 4"
+    )
+    assert "such as owner" in said and "blame the trunk in 1" in said
+    healthy = MAKERS["routing_audit"]().assign_attrs(promote=1, first_red="")
+    assert readings.promotion(healthy).startswith("Promote: none of 4 profiles")
+    fell = healthy.assign_attrs(promote=0, below_floor=2)
+    assert "2 profiles cover fewer targets than at step 0" in readings.promotion(fell)
+    assert "nothing is judged" in readings.promotion(healthy.assign_attrs(promote=0))
+    assert readings.promotion(planted) == "", "a diagnosis without a ladder has no verdict"
+
+
+def test_two_audits_are_compared_with_their_error():
+    mine, other = MAKERS["routing_audit"](), MAKERS["routing_audit"](planted=True)
+    for ds in (mine, other):
+        ds["accuracy_standard_error"] = ("profile", [0.05] * 5, mine.accuracy.attrs)
+    said = readings.routing_audit(difference(mine, other))
+    assert said.startswith("Accuracy differs most in profile owner: +1.00, beyond twice its")
+    assert "another seed" in said
+    assert "within twice" in readings.routing_audit(difference(mine, mine))
+
+
+def test_targets_checkpoints_and_records_are_counted():
+    planted = MAKERS["routing_audit"](planted=True)
+    assert readings.profile_targets(planted).startswith(
+        "Of 17 targets in 5 profiles 8 are owned (given to a record that asks for them), 3 merely"
+    )
+    assert "1 profiles end below their floor of step 0; the largest loss is 0.25 in owner at step "
+    assert "0.25 in owner at step 100" in readings.checkpoints(planted)
+    assert "No profile ever covers fewer" in readings.checkpoints(MAKERS["routing_audit"]())
+    planted["above_floor"] = planted.above_floor * np.nan
+    assert "no floor to compare with" in readings.checkpoints(planted)
+    said = readings.routing_records(MAKERS["routing_records"](planted=True))
+    assert "6 get '\u2423n'" in said or "get '\u2423n'" in said

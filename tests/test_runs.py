@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench import runs
-from workbench.folder import create_run, environment
+from workbench.folder import InputError, create_run, environment
 
 EVALUATION = {
     "bits_per_byte": 2.25,
@@ -158,3 +158,58 @@ def test_csv_and_json_say_the_same(root):
     table = list(csv.DictReader(io.StringIO(runs.to_csv(rows))))
     for each, line in zip(parsed, table, strict=True):
         assert {k: "" if v is None else str(v) for k, v in each.items()} == line
+
+
+HAND = [
+    {"run": "a", "step": 0, "owned": 0.0, "bpb": 3.0},
+    {"run": "a", "step": 9, "owned": 1.0, "bpb": 2.4},
+    {"run": "b", "step": 9, "owned": 1.0, "bpb": 2.2},
+    {"run": "c", "step": 9, "owned": 0.5, "bpb": 1.9},
+    {"run": "d", "step": 9, "bpb": 1.0},
+    {"run": "e", "step": 9, "owned": float("nan"), "bpb": 1.0},
+]
+
+
+def test_a_checkpoint_is_ranked_only_if_it_satisfies_every_constraint():
+    found = runs.select_checkpoint(["owned >= 1", "bpb < 2.5"], "bpb", rows=HAND)
+    assert (found["chosen"]["run"], found["chosen"]["step"]) == ("b", 9)
+    assert found["verdict"] == "2 of 6 checkpoints satisfy every constraint"
+    assert [row["run"] for row in found["rows"][:2]] == ["b", "a"]
+    failing = {(row["run"], row["step"]): row["failing"] for row in found["rows"]}
+    assert failing["a", 0] == ["owned >= 1", "bpb < 2.5"] and failing["c", 9] == ["owned >= 1"]
+    assert failing["d", 9] == failing["e", 9] == ["owned >= 1"], "what is unmeasured fails"
+    largest = runs.select_checkpoint(["owned >= 1"], "-bpb", rows=HAND)
+    assert largest["chosen"]["run"] == "a"
+
+
+def test_no_constraint_and_none_satisfied_are_said():
+    nothing = runs.select_checkpoint([], "bpb", rows=HAND)
+    assert nothing["chosen"] is None and "no constraint" in nothing["verdict"]
+    none = runs.select_checkpoint(["bpb < 0.5"], "bpb", rows=HAND)
+    assert none["chosen"] is None and none["verdict"].startswith("none of 6")
+    unranked = runs.select_checkpoint(["owned >= 1"], rows=HAND)
+    assert unranked["chosen"] is None and "none can be ranked" in unranked["verdict"]
+    assert runs.select_checkpoint(["x > 0"], "x", rows=[])["verdict"].startswith("none of 0")
+
+
+@pytest.mark.parametrize("text", ["bpb", "bpb = 2", "bpb < two", "bpb<2"])
+def test_a_constraint_that_cannot_be_read_is_refused(text):
+    with pytest.raises(InputError, match="constraint"):
+        runs.select_checkpoint([text], rows=HAND)
+
+
+def test_checkpoints_of_all_runs(root):
+    import xarray as xr
+
+    from workbench.result import save, variable
+
+    steps = {"owned_min": variable("step", [0.0, 1.0], "owned")}
+    group = xr.Dataset(steps, coords={"step": [0, 100]})
+    save({"routing_audit": group}, root / "b-child" / "diagnosis.nc", provenance={})
+    (root / "b-child" / "metrics.jsonl").write_text('{"step": 100, "loss": 2.0}\n')
+    rows = runs.list_checkpoints(root)
+    assert [(row["run"], row["step"]) for row in rows] == [(("b-child"), s) for s in (0, 100, 200)]
+    assert rows[1]["loss"] == 2.0 and rows[1]["routing_audit.owned_min"] == 1.0
+    assert rows[2]["bits_per_byte"] == 2.25 and "bits_per_byte" not in rows[1]
+    found = runs.select_checkpoint(["routing_audit.owned_min >= 1"], "loss", rows=rows)
+    assert found["chosen"]["step"] == 100

@@ -29,6 +29,7 @@ DIMS = {  # the only dimension names a result may use: singular full words
     "vocabulary": "token id",
     "token_class": "class of the target token",
     "decile": "tenth of the training tokens by frequency of the token, 0 the rarest",
+    "repetition": "whether a token occurred in the context before",
     "profile": "named set of prompts that is judged together",
     "record": "one prompt with its target",
     "document": "independent text",
@@ -43,6 +44,7 @@ DIMS = {  # the only dimension names a result may use: singular full words
     "rung": "step of a ladder of checks",
     "target": "answer that a profile asks for",
     "part": "named part of a whole",
+    "choice": "one of the likeliest answers, best first",
     "pair": "two things that are compared",
 }
 UNITS = ("1", "bit", "nat", "byte", "token", "s", "ms", "bit/byte", "nat/token", "byte/token")

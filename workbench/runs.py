@@ -6,12 +6,14 @@ It reads folders and nothing else, so listing runs needs no numeric library.
 import csv
 import io
 import json
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.folder import InputError, RunFolder, runs_root
+from workbench.folder import InputError, RunFolder, read_jsonl, runs_root
 
+BOUNDS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 COLUMNS = (
     "name",
     "status",
@@ -75,6 +77,105 @@ def _budget(record: dict[str, Any]) -> str | None:
     return f"{extent}, {training.get('tokens_per_step')} tokens each" + (
         f", after {origin}" if origin else ""
     )
+
+
+def list_checkpoints(root: Path | None = None) -> list[dict[str, Any]]:
+    """Gather what is known of every checkpoint: a row for each run and step.
+
+    Steps are those that the saved diagnosis followed, and the last. A row holds the numbers that
+    were logged at its step, the saved variables over ``step`` alone as ``group.variable``, and
+    those of the evaluation at the last step.
+    """
+    from workbench import result  # xarray, only once it is needed
+
+    rows = []
+    for summary in list_runs(root):
+        run = RunFolder((root or runs_root()) / summary["name"])
+        found: dict[int, dict[str, Any]] = {}
+        if (run.path / "diagnosis.nc").exists():
+            for group, node in result.open_tree(run.path / "diagnosis.nc").children.items():
+                for name, series in node.data_vars.items():
+                    if series.dims == ("step",):
+                        for step, value in zip(series.step.values, series.values, strict=True):
+                            found.setdefault(int(step), {})[f"{group}.{name}"] = float(value)
+        if summary.get("steps"):
+            known = found.setdefault(summary["steps"], {})
+            known |= {"bits_per_byte": summary["bits_per_byte"]}
+        logged = {line["step"]: line for line in read_jsonl(run.metrics)}
+        rows += [
+            {**logged.get(step, {}), **found[step], "run": run.name, "step": step}
+            for step in sorted(found)
+        ]
+    return rows
+
+
+def select_checkpoint(
+    constraints: Sequence[str],
+    rank_by: str = "",
+    *,
+    rows: Sequence[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Choose a checkpoint: it must satisfy every constraint before it is ranked at all.
+
+    Parameters
+    ----------
+    constraints : sequence of str
+        Such as ``"routing_audit.owned_by_step_min >= 1"`` or ``"validation_bits_per_byte < 2"``.
+        What was not measured does not satisfy.
+    rank_by : str, optional
+        Of those that satisfy, the least is chosen; with a leading ``-`` the largest.
+    rows : sequence of dict, optional
+        By default `list_checkpoints`.
+
+    Returns
+    -------
+    dict
+        ``chosen``, a row or None; ``verdict``, why; ``rows``, each with what it is ``failing``,
+        those that fail least first.
+
+    Raises
+    ------
+    InputError
+        If a constraint cannot be read.
+    """
+    bounds = {text: _bound(text) for text in constraints}
+    judged = [
+        {**row, "failing": [text for text, holds in bounds.items() if not holds(row)]}
+        for row in (list_checkpoints() if rows is None else rows)
+    ]
+    name, sign = rank_by.removeprefix("-"), -1 if rank_by.startswith("-") else 1
+
+    def order(row: dict[str, Any]) -> tuple[int, float]:
+        value = row.get(name)
+        known = value is not None and value == value  # NaN is not
+        return len(row["failing"]), sign * float(value or 0.0) if known else float("inf")
+
+    judged.sort(key=order)
+    passing = [row for row in judged if not row["failing"]]
+    ranked = [row for row in passing if order(row)[1] < float("inf")]
+    if not bounds:
+        verdict = "no constraint was given, so nothing is chosen"
+    elif not passing:
+        verdict = f"none of {len(judged)} checkpoints satisfies every constraint"
+    else:
+        verdict = f"{len(passing)} of {len(judged)} checkpoints satisfy every constraint"
+        verdict += "" if ranked else f", none can be ranked by {rank_by!r}"
+    return {"chosen": ranked[0] if bounds and ranked else None, "verdict": verdict, "rows": judged}
+
+
+def _bound(text: str) -> Callable[[dict[str, Any]], bool]:
+    """Read a constraint as a test of a row."""
+    try:
+        name, sign, limit = text.split()
+        test, number = BOUNDS[sign], float(limit)
+    except (ValueError, KeyError):
+        raise InputError(
+            "constraint",
+            expected=f"a name, one of {' '.join(BOUNDS)}, and a number",
+            found=repr(text),
+            remedy="Write for instance 'bits_per_byte <= 2.1'.",
+        ) from None
+    return lambda row: row.get(name) is not None and bool(test(row[name], number))
 
 
 def leaderboard(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

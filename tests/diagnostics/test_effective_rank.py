@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import entropy, ortho_group
+from scipy.stats import entropy, kurtosis, ortho_group
 
 from workbench.diagnostics import (
     effective_rank,
@@ -14,6 +14,7 @@ from workbench.diagnostics import (
     singular_values,
     spectral_ranks,
 )
+from workbench.diagnostics.spectrum import gaussian_spectra
 from workbench.model import Network, new_network, preset
 
 EPS = float(torch.finfo(torch.float32).eps)
@@ -115,7 +116,7 @@ def test_gaussian_matrices_have_the_published_ranks(shape, published):
 
 def test_gaussian_reference_is_fixed_and_blind_to_the_order_of_its_sides():
     first = gaussian_effective_rank(48, 96)
-    gaussian_effective_rank.cache_clear()
+    gaussian_spectra.cache_clear()
     torch.manual_seed(99)
     assert gaussian_effective_rank(48, 96) == first
     assert gaussian_effective_rank(96, 48) == pytest.approx(first, rel=0.01)
@@ -145,6 +146,25 @@ def test_planted_thin_matrix_is_seen_at_that_matrix_alone(role):
         np.testing.assert_array_equal(after[name].values[~here], before[name].values[~here])
 
 
+def test_spectrum_lies_in_its_gaussian_band_and_a_loud_row_is_found():
+    network = small()
+    (matrix,) = (m for m in network.matrices() if m.name == "block.1.query")
+    with torch.no_grad():
+        matrix.weight[17] *= 5
+    found = effective_rank(network)
+    key, loud = found.sel(matrix="block.2.key"), found.sel(matrix="block.1.query")
+    size = int(np.isfinite(key.singular_value).sum())
+    assert size == 24, "padded with NaN beyond the short side"
+    within = (key.singular_value >= 0.9 * key.singular_value_low) & (
+        key.singular_value <= 1.1 * key.singular_value_high
+    )
+    assert int(within.sum()) >= size - 1, "the smallest value alone may scatter"
+    assert int(loud.row_peak_at) == 17 and 4 < float(loud.row_peak) < 6
+    assert float(loud.column_peak) < 2 and float(key.row_peak) < 2
+    entries = network.matrices()[0].weight.detach().double().numpy().ravel()
+    assert float(found.kurtosis[0]) == pytest.approx(kurtosis(entries, fisher=False), rel=1e-4)
+
+
 def test_ranks_do_not_depend_on_scale_or_basis():
     network, turned = small(), small()
     with torch.no_grad():
@@ -159,7 +179,7 @@ def test_ranks_do_not_depend_on_scale_or_basis():
 def test_layout_names_each_matrix_and_its_place():
     tied, untied = effective_rank(small()), effective_rank(small(tie_embeddings=False))
     assert set(untied.matrix.values) - set(tied.matrix.values) == {"head"}
-    assert tied.sizes == {"matrix": 1 + 3 * 6}
+    assert tied.sizes["matrix"] == 1 + 3 * 6
     assert {"block", "role", "rows", "columns"} <= set(tied.coords)
     key = tied.sel(matrix="block.2.key")
     assert (int(key.block), key.role.item(), int(key.rows), int(key.columns)) == (2, "key", 24, 48)

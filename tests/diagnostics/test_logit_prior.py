@@ -3,14 +3,23 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from planted_routing import SCALE, Planted, records, reference_rows, tokenizer_of
+from scipy import stats
 
 from workbench.diagnostics.branch import Head, branch_states, mean_hidden, piece_order
-from workbench.diagnostics.logit_prior import logit_prior, pressure_by_profile
-from workbench.diagnostics.margin import margin_split, rival_ids, verdicts
+from workbench.diagnostics.logit_prior import logit_prior
+from workbench.diagnostics.margin import (
+    bootstrap_interval,
+    margin_split,
+    mean_parts,
+    rival_ids,
+    verdicts,
+    what_to_mend,
+)
 from workbench.folder import InputError
 from workbench.model import ModelConfig, new_network
-from workbench.result import check, open_tree, save
+from workbench.result import check, open_tree, save, variable
 
 PROFILES = records()
 RECORDS = [each for group in PROFILES.values() for each in group]
@@ -82,7 +91,6 @@ def test_a_healthy_model_wins_on_context():
     found = split(Planted(WORDS))
     assert (found.verdict == "context").all() and (found.pressure == "hidden_projection").all()
     assert (found.context > found.prior).all()
-    assert (pressure_by_profile(found).pressure == "none").all()
 
 
 def test_a_planted_bias_wins_as_bias_and_its_healthy_twin_does_not():
@@ -100,13 +108,13 @@ def test_a_bias_raised_on_a_random_model_is_output_bias():
         network.lm_bias[WORDS.pieces.index(" decoy")] = 5.0
     found = split(network)
     assert (found.winner == " decoy").all() and (found.bias == 5.0).all()
-    by_profile = pressure_by_profile(found)
-    assert (by_profile.pressure == "output_bias").all()
+    failed = ~found.correct.values
+    assert (found.pressure.values[failed] == "output_bias").mean() > 0.9
     assert (found.verdict == "bias").mean() > 0.9
     with torch.no_grad():
         network.lm_bias.zero_()
-    twin = pressure_by_profile(split(network))
-    assert (twin.pressure == "hidden_projection").all() and (twin.bias_share == 0.0).all()
+    twin = split(network)
+    assert (twin.pressure == "hidden_projection").all() and (twin.bias == 0.0).all()
 
 
 def test_a_constant_hidden_state_is_hidden_by_the_plain_split_and_prior_by_the_extended():
@@ -114,9 +122,7 @@ def test_a_constant_hidden_state_is_hidden_by_the_plain_split_and_prior_by_the_e
     assert (found.winner == " decoy").all()
     assert (found.pressure == "hidden_projection").all()
     assert (found.verdict == "prior").all()
-    assert (found.prior > 5).all()
-    by_profile = pressure_by_profile(found)
-    assert (by_profile.constant_share > 0.67).all() and (by_profile.bias_share == 0.0).all()
+    assert (found.prior > 5).all() and (found.bias == 0.0).all()
 
 
 def test_bias_and_constant_together_are_both_or_joint():
@@ -166,25 +172,88 @@ def test_margins_by_loop():
         assert found.margin[row] == pytest.approx(ahead)
 
 
-def test_pressure_of_a_profile_is_the_mean_over_its_failed_records():
-    network = random_network(output_bias=True)
-    with torch.no_grad():
-        network.lm_bias.normal_(generator=torch.Generator().manual_seed(4))
-    found = split(network)
-    by_profile = pressure_by_profile(found)
-    assert by_profile.profile.values.tolist() == list(PROFILES)
-    for name in PROFILES:
-        chosen = (found.profile == name) & ~found.correct
-        row = by_profile.sel(profile=name)
-        assert int(row.failed) == int(chosen.sum()) and int(row.records) == 12
-        for part, advantage in (
-            ("bias", "bias_advantage"),
-            ("hidden_projection", "hidden_advantage"),
-        ):
-            mean = found[part].values[chosen.values].mean()
-            assert float(row[advantage]) == pytest.approx(mean)
-    with pytest.raises(ValueError, match="rival='target'"):
-        pressure_by_profile(split(network, rival="runner_up"))
+def damped(*, bias=0.0, prior=0.0, error=0.001):
+    """What keeping half of bias or prior would change, as `damping` tells it."""
+    data = {
+        "change": variable("setting", [prior, 0.0, bias], "change", "bit/byte"),
+        "change_standard_error": variable("setting", [error, 0.0, error], "error", "bit/byte"),
+    }
+    kept = {"prior_kept": ("setting", [0.5, 1, 1]), "bias_kept": ("setting", [1, 1, 0.5])}
+    return xr.Dataset(data, coords=kept)
+
+
+def test_a_planted_bias_is_mended_at_the_bias_only_if_less_of_it_helps():
+    found = split(Planted(WORDS, bias={" decoy": 6.0}))
+    said = what_to_mend(found, damped(bias=-0.2)).attrs
+    assert said["decision"] == "bias" and said["gain_bias"] == 0.2
+    assert said["constant"] == said["failed"] == said["predictions"] == len(RECORDS)
+    for unhelpful in (damped(bias=0.2), damped(bias=-0.2, error=0.15), damped(prior=-0.1)):
+        assert what_to_mend(found, unhelpful).attrs["decision"] == "trunk"
+
+
+def test_a_planted_constant_state_is_mended_at_the_head():
+    found = split(Planted(WORDS, constant={" decoy": 30.0}))
+    mended = check(what_to_mend(found, damped(prior=-0.3)))
+    assert mended.attrs["decision"] == "head"
+    np.testing.assert_allclose(mended["mean"].sel(component="prior"), found.prior.mean())
+
+
+def test_the_larger_part_is_mended_first():
+    found = split(Planted(WORDS, bias={" decoy": 6.0}, constant={" decoy": 30.0}))
+    larger = "bias" if float(found.bias.mean()) > float(found.prior.mean()) else "head"
+    assert what_to_mend(found, damped(bias=-0.1, prior=-0.2)).attrs["decision"] == larger
+
+
+def test_wrong_on_context_alone_is_the_trunk_and_right_is_nothing_to_mend():
+    healthy = split(Planted(WORDS))
+    both = damped(bias=-0.2, prior=-0.2)
+    assert what_to_mend(healthy, both).attrs["decision"] == "nothing to mend"
+    wrong = healthy.assign_coords(correct=("record", np.zeros(len(RECORDS), bool)))
+    said = what_to_mend(wrong, both).attrs
+    assert said["decision"] == "trunk" and said["constant"] == 0
+
+
+def test_few_or_mixed_predictions_are_not_judged():
+    found = split(Planted(WORDS, bias={" decoy": 6.0}))
+    few = found.isel(record=slice(0, 4))
+    assert what_to_mend(few, damped(bias=-1.0)).attrs["decision"] == "not able to judge"
+    one = found.assign_coords(group=("record", ["same"] * len(RECORDS)))
+    assert what_to_mend(one, damped(bias=-1.0)).attrs["decision"] == "not able to judge"
+    mixed = found.copy()
+    mixed["verdict"] = found.verdict.where(np.arange(len(RECORDS)) % 2 == 0, "context")
+    assert what_to_mend(mixed, damped(bias=-1.0)).attrs["decision"] == "not able to judge"
+
+
+def test_bootstrap_interval_agrees_with_scipy():
+    values = np.random.default_rng(0).gamma(2.0, size=(80, 2))
+    low, high = bootstrap_interval(values, np.arange(80))
+    for column in range(2):
+        expected = stats.bootstrap(
+            (values[:, column],),
+            np.mean,
+            method="percentile",
+            n_resamples=4000,
+            rng=np.random.default_rng(1),
+        ).confidence_interval
+        width = expected.high - expected.low
+        assert low[column] == pytest.approx(expected.low, abs=0.1 * width)
+        assert high[column] == pytest.approx(expected.high, abs=0.1 * width)
+    np.testing.assert_array_equal(bootstrap_interval(values, np.arange(80)), (low, high))
+
+
+def test_records_of_one_group_are_one_observation():
+    values = np.random.default_rng(0).normal(size=(30, 1))
+    alone = bootstrap_interval(values, np.arange(30))
+    repeated = bootstrap_interval(np.repeat(values, 5, axis=0), np.repeat(np.arange(30), 5))
+    np.testing.assert_allclose(repeated, alone)
+    assert np.isnan(bootstrap_interval(values, np.zeros(30))).all()
+
+
+def test_means_of_no_records_are_refused():
+    parts = split(Planted(WORDS))[["bias", "prior"]].to_dataarray("component")
+    assert mean_parts(parts).attrs["records"] == len(RECORDS)
+    with pytest.raises(InputError, match="same text"):
+        mean_parts(parts.isel(record=slice(0, 0)))
 
 
 def test_the_reference_and_classes_are_part_of_the_result(tmp_path):

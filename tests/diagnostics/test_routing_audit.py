@@ -1,11 +1,10 @@
-import json
-
 import numpy as np
 import pytest
 import torch
 from planted_routing import SUBJECTS, Planted, records, tokenizer_of
 
-from workbench.diagnostics.routing_audit import routing_audit
+from workbench.diagnostics.routing_audit import audit_checkpoints, coverage_history, routing_audit
+from workbench.diagnostics.sample import Sample
 from workbench.model import ModelConfig, new_network
 from workbench.result import check, open_tree, save
 from workbench.text.sentencepiece_model import train_tokenizer
@@ -60,7 +59,6 @@ def test_a_healthy_model_raises_no_flag():
     assert flags(found) == set()
     assert found.attrs["gate_passed"] == 1
     assert found.attrs["hypothesis"] == "no_branch_diversity_gap"
-    assert found.attrs["audit_hypothesis"] == "no_single_audit_risk"
     assert (found.root_cause == "no_branch_diversity_gap").all()
     for name in ("accuracy", "owned_coverage", "target_coverage", "macro_recall"):
         assert (found[name] == 1.0).all()
@@ -79,13 +77,11 @@ def test_a_planted_output_bias_raises_only_its_flag():
     assert (found.dominant_token == " decoy").all() and (found.pressure == "output_bias").all()
     assert (found.root_cause == "global_output_prior_collapse").all()
     assert found.attrs["shared_by_all"] == 1 and found.attrs["gate_passed"] == 0
-    assert found.attrs["audit_hypothesis"] == "output_bias_escape_risk"
 
 
 def test_a_frozen_embedding_raises_only_separation():
     found = audit(Planted(WORDS, frozen=True, noise=0.0, bias={" decoy": 0.0}))
     assert flags(found) == {"separation"}
-    assert found.attrs["audit_hypothesis"] == "representation_separation_risk"
     assert (found.separation == 0.0).all() and found.collapsed.all()
 
 
@@ -96,7 +92,6 @@ def test_a_lopsided_profile_raises_only_the_hotspot():
     np.testing.assert_allclose(found.top_target_share, 0.9)
     assert (found.accuracy == 1.0).all()
     assert found.attrs["hypothesis"] == "no_branch_diversity_gap"
-    assert found.attrs["audit_hypothesis"] == "profile_target_imbalance_risk"
 
 
 def test_an_ambiguous_context_is_blamed_on_the_context():
@@ -126,7 +121,6 @@ def test_a_failed_context_takes_no_part_in_the_hypothesis():
     assert found.attrs["gate_passed"] == 0, "what was not judged does not pass"
     alone = audit(Planted(WORDS), {"colour": PROFILES["colour"]})
     assert alone.attrs["gate_passed"] == 1
-    assert json.loads(found.attrs["worst_first"]) == ["colour"]
 
 
 def test_answers_that_are_permuted_do_not_pass():
@@ -165,6 +159,71 @@ def test_the_promised_variables_are_there_and_survive_a_file(tmp_path):
     for name in found.data_vars:
         np.testing.assert_array_equal(again[name].values.astype(found[name].dtype), found[name])
     assert again.attrs["hypothesis"] == found.attrs["hypothesis"]
+
+
+def test_targets_are_counted_where_they_are_asked_for():
+    turned = {"owner": SUBJECTS["owner"] | {"cup": "Leo"}, "colour": SUBJECTS["colour"]}
+    found = audit(Planted(WORDS, turned)).sel(profile="owner")
+    asked, right = found.asked.dropna("target"), found.right.dropna("target")
+    assert dict(zip(asked.target.values, asked.values, strict=True)) == dict.fromkeys(
+        [f" {answer}" for answer in SUBJECTS["owner"].values()], 3.0
+    )
+    assert float(right.sel(target=" Mia")) == 0 and float(right.sel(target=" Leo")) == 3
+    assert float(found.answered.sel(target=" Leo")) == 6
+    assert (found.asked.isnull() == found.right.isnull()).all()
+    assert found.accuracy == pytest.approx(9 / 12) and int(found.failed) == 3
+
+
+class Run:
+    """Stands for a run on a closed world whose checkpoints are given models."""
+
+    def __init__(self, models):
+        *steps, last = models
+        self.checkpoints = {step: models[step] for step in steps}
+        self.step, self.model = last, models[last]
+        self.tokenizer, self.sequence_length = WORDS, 32
+        self.reference = (np.zeros(WORDS.vocab_size), "nothing")
+        self.data = type("Data", (), {"corpus": type("Corpus", (), {"world": None})()})()
+
+    def sample(self):
+        """Make a sample that never opens its text."""
+        made = Sample(
+            model=self.model,
+            data=self.data,
+            sequence_length=32,
+            step=self.step,
+            checkpoints=self.checkpoints,
+        )
+        made.__dict__["reference"] = self.reference
+        made.__dict__["tokenizer"] = WORDS
+        return made
+
+
+def test_coverage_that_falls_below_step_0_stops_promotion():
+    lost = {"owner": SUBJECTS["owner"] | {"cup": "Leo"}, "colour": SUBJECTS["colour"]}
+    good, bad = Planted(WORDS), Planted(WORDS, lost)
+    run = Run({0: good, 5: bad, 9: good})
+    run.data.tokenizer = WORDS
+    history = coverage_history(run.sample(), PROFILES)
+    assert history.step.values.tolist() == [0, 5, 9]
+    np.testing.assert_allclose(history.above_floor, [[0, 0], [-0.25, 0], [0, 0]])
+    np.testing.assert_allclose(history.owned_by_step_min, [1, 0.75, 1])
+    np.testing.assert_allclose(history.above_floor_min, [0, -0.25, 0])
+    kept = audit_checkpoints(run.sample(), PROFILES)
+    assert kept.attrs["promote"] == 1 and kept.attrs["below_floor"] == 0
+    run = Run({0: good, 9: bad})
+    run.data.tokenizer = WORDS
+    fell = audit_checkpoints(run.sample(), PROFILES)
+    assert fell.attrs["promote"] == 0 and fell.attrs["below_floor"] == 1
+
+
+def test_without_step_0_there_is_no_floor_and_an_empty_profile_breaks_it():
+    run = Run({4: Planted(WORDS), 9: Planted(WORDS)})
+    run.data.tokenizer = WORDS
+    history = coverage_history(run.sample(), PROFILES)
+    assert np.isnan(history.above_floor).all() and np.isnan(history.above_floor_min).all()
+    one = {"one": [each for each in PROFILES["owner"] if each.target == " Mia"]}
+    assert np.isnan(coverage_history(run.sample(), one).owned_by_step_min).all()
 
 
 def test_a_real_network_on_the_closed_world():

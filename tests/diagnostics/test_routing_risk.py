@@ -77,8 +77,16 @@ def test_dominant_pressure_by_loop():
     assert found.rows == len(rows)
     assert found.bias_advantage == pytest.approx(np.mean(of_bias))
     assert found.hidden_advantage == pytest.approx(np.mean(of_hidden))
-    wins = [scores[r, dominant] > scores[r, target[r]] for r in rows]
-    assert found.win_rate == pytest.approx(np.mean(wins))
+    assert math.isnan(found.prior_advantage) and found.constant_share == found.bias_share
+    mean = hidden.mean(axis=0)
+    found = dominant_pressure(
+        scores, bias, target=target, predicted=predicted, dominant=dominant, prior=weight @ mean
+    )
+    of_prior = np.mean([(weight[dominant] - weight[target[r]]) @ mean for r in rows])
+    constant, rest = np.mean(of_bias) + of_prior, np.mean(of_hidden) - of_prior
+    up, over = max(constant, 0), max(rest, 0)
+    assert found.prior_advantage == pytest.approx(of_prior)
+    assert found.constant_share == pytest.approx(up / (up + over))
 
 
 def test_without_a_failed_row_there_is_no_pressure():
@@ -101,6 +109,21 @@ def test_without_a_failed_row_there_is_no_pressure():
 def test_imbalance(target, share, rare, hotspot):
     found = imbalance(np.array(target))
     assert (found.top_share, found.rare, found.hotspot) == (share, rare, hotspot)
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "hotspot"),
+    [
+        ([1] * 8, 0.125, False),  # qa
+        ([3, 1, 1, 1, 1, 1], 0.375, False),  # paraphrases
+        ([2, 2, 1, 1, 1, 1, 1, 1], 0.2, False),  # owner
+        ([24, 6, 4, 2, 1, 1], 0.6316, True),  # glossary
+        ([4], 1.0, False),  # unknowns: a single target is not gated
+    ],
+)
+def test_top_shares_of_the_public_evaluation_files(counts, share, hotspot):
+    found = imbalance(np.repeat(np.arange(len(counts)), counts))
+    assert found.top_share == pytest.approx(share, abs=5e-5) and found.hotspot == hotspot
 
 
 def test_imbalance_of_nothing_is_not_measured():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from workbench.diagnostics.separation import separation
+from workbench.diagnostics.separation import centroid_distances, separation
 
 LABELS = np.repeat([3, 8, 5], 10)
 
@@ -18,13 +18,12 @@ def blobs(distance, *, seed=0, scale=1.0):
 
 def test_blobs_far_apart_are_separated():
     found = separation(blobs(20.0), LABELS)
-    assert found.verdict == "apart" and found.ratio > 3 and found.p_value == 0.01
-    assert found.poorly_separated == 0.0 and found.silhouette > 0.6
+    assert found.verdict == "apart" and found.ratio > 3 and found.margin > 0.5
 
 
 def test_identical_vectors_are_not():
     found = separation(np.ones((30, 8)), LABELS)
-    assert found.verdict == "low" and found.ratio == 0.0 and found.poorly_separated == 1.0
+    assert found.verdict == "low" and found.ratio == 0.0 and found.margin < 1e-12
 
 
 def test_nearly_identical_vectors_in_float32_are_not():
@@ -36,14 +35,14 @@ def test_nearly_identical_vectors_in_float32_are_not():
 def test_shuffled_targets_have_no_margin():
     shuffled = np.random.default_rng(3).permutation(LABELS)
     found = separation(blobs(20.0), shuffled)
-    assert found.verdict == "low" and found.margin < 0.01 and found.p_value > 0.05
+    assert found.verdict == "low" and found.margin < 0.01
     assert found.ratio == pytest.approx(1.0, abs=0.1)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_nothing_depends_on_the_scale(scale):
     plain, scaled = separation(blobs(6.0), LABELS), separation(blobs(6.0, scale=scale), LABELS)
-    for name in ("ratio", "same", "different", "centroid_min", "margin", "silhouette"):
+    for name in ("ratio", "same", "different", "centroid_min", "margin"):
         assert getattr(scaled, name) == pytest.approx(getattr(plain, name), rel=1e-9)
     assert plain.verdict == scaled.verdict
 
@@ -53,7 +52,7 @@ def test_distances_and_margins_by_loop():
     found = separation(hidden, LABELS)
     scaled = hidden / np.sqrt((hidden**2).sum(axis=1).mean())
     distance = cdist(scaled, scaled)
-    same, different, margins, silhouettes = [], [], [], []
+    same, different, margins = [], [], []
     for row, label in enumerate(LABELS):
         mine = np.flatnonzero(LABELS == label)
         mine = mine[mine != row]
@@ -63,9 +62,6 @@ def test_distances_and_margins_by_loop():
             np.linalg.norm(scaled[row] - scaled[other == LABELS].mean(axis=0)) for other in others
         )
         margins.append(to_other - to_own)
-        inner = distance[row, mine].mean()
-        outer = min(distance[row, other == LABELS].mean() for other in others)
-        silhouettes.append((outer - inner) / max(outer, inner))
         for column in range(row + 1, len(LABELS)):
             (same if LABELS[column] == label else different).append(distance[row, column])
     assert found.same == pytest.approx(np.mean(same))
@@ -73,8 +69,12 @@ def test_distances_and_margins_by_loop():
     assert found.different_min == pytest.approx(min(different))
     assert found.ratio == pytest.approx(np.mean(different) / np.mean(same))
     assert found.margin == pytest.approx(np.mean(margins))
-    assert found.silhouette == pytest.approx(np.mean(silhouettes))
-    assert found.poorly_separated == np.mean(np.array(margins) <= 0.01)
+    groups, number, size = np.unique(LABELS, return_inverse=True, return_counts=True)
+    to_all = centroid_distances(scaled, number, size=size)
+    assert to_all[0, 0] == pytest.approx(np.linalg.norm(scaled[0] - scaled[1:10].mean(axis=0)))
+    assert to_all[0, 1] == pytest.approx(
+        np.linalg.norm(scaled[0] - scaled[LABELS == groups[1]].mean(axis=0))
+    )
 
 
 def test_one_record_a_target_cannot_be_judged():

@@ -1,49 +1,15 @@
 import numpy as np
-import pandas as pd
 import pytest
-import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+from token_tables import frame_of, make_table
 
 from workbench.diagnostics import token_loss
-from workbench.evaluation import bits_per_byte
-from workbench.result import check, variable
+from workbench.diagnostics.cells import by_cell, norm
+from workbench.evaluation import bits_per_byte, ratio_error
 from workbench.text import TOKEN_CLASSES
 
-UNITS = {"nll": "nat", "bytes": "byte"}
-ABSENT = TOKEN_CLASSES.index("byte")
 PLANTED = "digit"
-
-
-def make_table(*, n_token=4000, n_document=25, seed=0, absent=(ABSENT,)):
-    """A token table drawn at random: documents differ, control tokens have no bytes."""
-    rng = np.random.default_rng(seed)
-    kinds = np.array([k for k in range(len(TOKEN_CLASSES)) if k not in absent])
-    kind = rng.choice(kinds, n_token)
-    document = np.sort(rng.integers(0, n_document, n_token))
-    hard = rng.normal(0, 0.4, n_document)[document]
-    columns = {
-        "id": rng.integers(0, 60, n_token),
-        "nll": rng.exponential(1 + 0.3 * kind) * np.exp(hard),
-        "bytes": np.where(kind == 0, 0, rng.integers(1, 7, n_token)),
-        "token_class": kind,
-        "document": document,
-        "group": document,
-        "repeated": rng.random(n_token) < 0.4,
-    }
-    return as_table(pd.DataFrame(columns))
-
-
-def as_table(frame):
-    data = {
-        name: variable("token", frame[name].to_numpy(), name, UNITS.get(name, "1"))
-        for name in frame
-    }
-    return check(xr.Dataset(data, attrs={"protocol": "full", "context": 32}))
-
-
-def frame_of(table):
-    return pd.DataFrame({name: table[name].values for name in table.data_vars})
 
 
 def test_sums_agree_with_a_group_by():
@@ -96,11 +62,9 @@ def test_contributions_sum_to_the_bits_per_byte(seed, n_token, absent):
 
 def test_deciles_cut_every_class_exactly():
     table = make_table()
-    deciles = (np.arange(60) // 7).astype(np.int8)  # leaves decile 9 empty
-    found, frame = token_loss(table, deciles=deciles), frame_of(table)
+    found, frame = token_loss(table), frame_of(table)
     assert found.decile.values.tolist() == list(range(10))
     np.testing.assert_array_equal(found.tokens_by_decile.sum("decile"), found.tokens)
-    frame["decile"] = deciles[frame.id]
     cells = frame.groupby(["token_class", "decile"]).nll.agg(["size", "mean"])
     for number, name in enumerate(TOKEN_CLASSES):
         for decile in range(10):
@@ -111,7 +75,45 @@ def test_deciles_cut_every_class_exactly():
                 assert float(here.loss_by_decile) == pytest.approx(mean)
             else:
                 assert float(here.tokens_by_decile) == 0 and np.isnan(here.loss_by_decile)
-    assert "decile" not in token_loss(table).dims
+
+
+def test_planted_excess_is_recoverable_in_its_class_and_a_healthy_twin_has_none():
+    table = make_table()
+    healthy = token_loss(table)
+    assert (
+        (np.abs(healthy.excess) < 3 * healthy.excess_standard_error)
+        .where(healthy.tokens > 0, True)
+        .all()
+    )
+    planted = table.copy(deep=True)
+    chosen = planted.token_class.values == TOKEN_CLASSES.index(PLANTED)
+    planted.excess.values[chosen] += 0.7
+    found = token_loss(planted)
+    assert found.token_class.values[found.excess.values.argmax()] == PLANTED
+    grown = float((found.excess - healthy.excess).sel(token_class=PLANTED))
+    assert grown == pytest.approx(0.7 * chosen.sum() / float(table.bytes.sum()))
+    assert float(found.total_excess) == pytest.approx(float(found.excess.sum()))
+    second = found.sel(token_class="newline")
+    assert found.excess.max() - second.excess > 2 * second.excess_lead_standard_error
+
+
+@given(seed=st.integers(0, 1000), n_document=st.integers(2, 9), whole=st.booleans())
+def test_errors_of_cells_are_those_of_one_ratio_at_a_time(seed, n_document, whole):
+    table = make_table(n_token=150, n_document=n_document, seed=seed)
+    bits, size, group = (table[name].values for name in ("nll", "bytes", "group"))
+    cell = table.decile.values
+    ratio, deviation = by_cell(bits, size, group=group, cell=cell, n_cell=11, whole=whole)
+    for at in range(10):
+        own = cell == at
+        under = size * (own | whole)
+        if under[own | whole].sum() == 0:
+            assert np.isnan(ratio[at])
+            continue
+        keep = own | whole
+        expected = ratio_error((bits * own)[keep], under[keep], group[keep])
+        assert ratio[at] == pytest.approx((bits * own).sum() / under.sum())
+        if expected is not None and len(np.unique(group[under > 0])) == len(np.unique(group[keep])):
+            assert norm(deviation[at]) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_planted_loss_appears_in_its_class_alone():

@@ -4,63 +4,19 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from planted_values import LENGTH, N_LAYER, ROWS, batch, mean_loss, network, with_alpha
 
 from workbench.diagnostics import as_rows, value_residual
 from workbench.model import new_network, preset, record
 from workbench.text import IGNORED
 from workbench.training import next_token_loss
 
-N_LAYER, ROWS, LENGTH = 4, 3, 12
 FORMS = list(product(("add", "blend"), ("first", "previous"), ("linear", "sigmoid")))
 PER_VISIT = ("contribution", "contribution_share", "cosine", "gradient_share", "ablation_cost")
 
 
-def network(*, n_layer=N_LAYER, alpha=(0.3, -0.4, 0.7), **fields):
-    """A network whose attention matters: Gaussian matrices where a fresh one has zeros."""
-    config = preset(
-        "demo",
-        n_layer=n_layer,
-        n_head=2,
-        n_kv_head=1,
-        d_model=32,
-        vocab_size=64,
-        value_residual=fields,
-    )
-    made = new_network(config, seed=0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        made.tok_emb.weight.normal_(0, 0.3, generator=generator)
-        for block in made.blocks:
-            block.attn.proj.weight.normal_(0, 0.2, generator=generator)
-            block.mlp.proj.weight.normal_(0, 0.1, generator=generator)
-        made.value_residual.alpha.copy_(torch.tensor(alpha))
-    return made.eval()
-
-
-def batch(seed=2):
-    rng = np.random.default_rng(seed)
-    ids = torch.from_numpy(rng.integers(0, 64, (ROWS, LENGTH + 1)))
-    targets = ids[:, 1:].clone()
-    targets[:, :2] = IGNORED
-    return ids[:, :-1], targets
-
-
 def measure(model, *, step=7):
     return value_residual({step: model}, as_rows(*batch())).isel(step=-1)
-
-
-def mean_loss(model):
-    inputs, targets = batch()
-    with torch.no_grad():
-        log_p = model(inputs).double().log_softmax(dim=-1)[:, 2:]
-    return -float(log_p.gather(-1, targets[:, 2:, None]).mean())
-
-
-def with_alpha(model, visit, value):
-    changed = copy.deepcopy(model)
-    with torch.no_grad():
-        changed.value_residual.alpha[visit - 1] = value
-    return changed
 
 
 @pytest.mark.parametrize(("form", "source", "gate"), FORMS)
@@ -257,3 +213,82 @@ def test_rows_of_one_group_are_one_observation():
     name = "ablation_standard_error"
     np.testing.assert_allclose(grouped[name].values[1:], once[name].values[1:], rtol=1e-5)
     assert (naive[name].values[1:] < 0.8 * once[name].values[1:]).all()
+
+
+def cancelling():
+    """Two visits: the second's own value takes back what is mixed in and adds a part across it.
+
+    The first value lies in channels 0-7 of the head, the part across in 8-15.
+    """
+    model = network(alpha=(0.5,), n_layer=2)
+    with torch.no_grad():
+        model.blocks[0].attn.proj.weight.zero_()
+        model.blocks[0].mlp.proj.weight.zero_()
+        model.skip_weights.zero_()
+        first, second = (block.attn.c_v.weight for block in model.blocks)
+        across = second.clone()
+        first[8:], across[:8] = 0, 0
+        second.copy_(across - 0.5 * first)
+    return model
+
+
+def test_planted_cancellation_has_a_high_share_and_no_projection():
+    found = value_residual({0: cancelling()}, as_rows(*batch(rows=40))).isel(step=0).sel(visit=1)
+    assert float(found.contribution_share) > 0.3
+    assert abs(float(found.contribution)) < 1e-6
+    assert abs(float(found.zero_cost)) > 2 * float(found.zero_cost_standard_error)
+    assert np.isnan(found.death), "what is needed is not dead"
+
+
+@pytest.mark.parametrize(("form", "source", "gate"), FORMS)
+def test_other_ablations_are_those_of_values_put_by_hand(form, source, gate):
+    model = network(form=form, source=source, gate=gate)
+    found, base = measure(model), mean_loss(model)
+    inputs, _ = batch()
+    for visit in range(1, N_LAYER):
+        at = f"visit.{visit}.value"
+        with torch.no_grad(), record(model, [at, f"{at}_own"]) as seen:
+            model(inputs)
+        own, mixed = seen[f"{at}_own"], seen[at]
+        mean = torch.zeros_like(own[:1, :, :1])
+        for row, position in np.ndindex(ROWS, LENGTH):
+            mean[0, :, 0] += (mixed - own)[row, :, position] / (ROWS * LENGTH)
+        mix = float(found.alpha_effective.sel(visit=visit))
+        kept = (1 - mix) * own if form == "blend" else own
+        for name, value in (("mean", own + mean), ("own", mixed - kept)):
+            with torch.no_grad(), record(model, replace={at: lambda _, value=value: value}):
+                cost = (mean_loss(model) - base) / np.log(2)
+            assert float(found[f"{name}_cost"].sel(visit=visit)) == pytest.approx(cost, abs=3e-6)
+    resets = [
+        (mean_loss(with_alpha(model, visit, 0.5)) - base) / np.log(2) for visit in range(1, N_LAYER)
+    ]
+    np.testing.assert_allclose(found.reset_cost[1:], resets, atol=3e-6)
+    nats = found.zero_cost * np.log(2)
+    np.testing.assert_allclose(found.ablation_cost, nats, err_msg="a byte a target")
+
+
+def test_a_dead_alpha_dies_at_its_step_and_its_twin_lives():
+    dead, alive = (0.0, 0.5, 0.5), (0.3, 0.5, 0.5)
+    courses = {
+        "early": (alive, dead, dead),
+        "back": (dead, alive, dead),
+        "never": (dead, dead, alive),
+    }
+    for name, alphas in courses.items():
+        models = {10 * at: network(alpha=alpha) for at, alpha in enumerate(alphas)}
+        found = value_residual(models, as_rows(*batch()))
+        expected = {"early": 10, "back": 20, "never": np.nan}[name]
+        np.testing.assert_equal(float(found.death.sel(visit=1)), expected)
+        assert np.isnan(found.death.sel(visit=[0, 2, 3])).all()
+    assert found.groups == ROWS and found.decision.sel(visit=0).item() == ""
+
+
+def test_decisions_of_planted_dead_bypassed_and_needed_visits():
+    model = network(alpha=(0.0, 0.7, 0.7))
+    with torch.no_grad():
+        model.blocks[2].attn.c_v.weight.zero_()
+    found = value_residual({0: model}, as_rows(*batch(rows=12)))
+    assert found.decision.values[1:3].tolist() == ["remove", "identity"]
+    assert found.decision.values[3] in ("keep", "unjudged")
+    few = value_residual({0: model}, as_rows(*batch()))
+    assert few.decision.values[1:].tolist() == ["unjudged"] * 3, "three groups of text"

@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from planted_ablation import MAKERS as ABLATION_MAKERS
+from planted_mixing import MAKERS as MIXING_MAKERS
+from planted_ranks import MAKERS as RANK_MAKERS
 
 from workbench.result import check, variable
 
@@ -148,7 +151,74 @@ def make_routing_audit(*, planted: bool = False) -> xr.Dataset:
         "root_cause": variable("profile", cause.astype(str), "root cause"),
         "dominant_token": variable("profile", ["k", "r", "<b>n", "s", "?"], "commonest answer"),
     }
-    return check(xr.Dataset(made, coords={"profile": names}))
+    return check(add_ladder(xr.Dataset(made, coords={"profile": names}), planted=planted))
+
+
+def add_ladder(ds: xr.Dataset, *, planted: bool) -> xr.Dataset:
+    """Add rungs, targets and steps; planted: owner stops at the probe and falls below its floor."""
+    rungs = ["context", "reachable", "probe", "prior", "separation", "imbalance", "ownership"]
+    state = np.full((5, 7), "green", dtype="<U17")
+    state[4] = "not able to judge"
+    red = np.full(5, "", dtype="<U17")
+    if planted:
+        state[2, 2:], state[0, 6], state[1, 6] = "not reached", "red", "red"
+        state[2, 2], red[:3] = "red", ("ownership", "ownership", "probe")
+    asked = np.full((5, 5), np.nan)
+    right, answered, can = asked.copy(), asked.copy(), asked.copy()
+    for row, (n, kept, covered) in enumerate(
+        zip(
+            ds.target_unique.values,
+            ds.owned_coverage.values,
+            ds.target_coverage.values,
+            strict=True,
+        )
+    ):
+        asked[row, :n], right[row, :n], answered[row, :n], can[row, :n] = 4, 0, 0, 1
+        answered[row, : round(covered * n)] = 4
+        right[row, : round(kept * n)] = 4
+    series = np.linspace(0, 1, 3)[:, None] * ds.owned_coverage.values
+    above = np.maximum(series, 0.0)
+    if planted:
+        above[2, 2] = -0.25
+    cell, walk = ("profile", "target"), ("step", "profile")
+    made = {
+        "state": variable(("profile", "rung"), state, "state of the rung"),
+        "first_red": variable("profile", red, "first rung that is red"),
+        "localised": variable(
+            "profile", ["none", "none", "trunk" if planted else "none", "none", "none"], "at fault"
+        ),
+        "asked": variable(cell, asked, "records"),
+        "right": variable(cell, right, "right records"),
+        "answered": variable(cell, answered, "records so answered"),
+        "target_reachable": variable(cell, can, "can win"),
+        "coverage_by_step": variable(walk, series, "coverage"),
+        "owned_by_step": variable(walk, series, "owned"),
+        "above_floor": variable(walk, above, "coverage less that of step 0"),
+    }
+    coords = {
+        "rung": rungs,
+        "question": ("rung", [f"is {rung} fine" for rung in rungs]),
+        "target": [" a", "<b>", " c", " d", " e"],
+        "step": [0, 50, 100],
+    }
+    return ds.assign(made).assign_coords(coords)
+
+
+def make_routing_records(*, planted: bool = False) -> xr.Dataset:
+    """Six records of one target; planted: all get another answer."""
+    ds = make_logit_prior(planted=planted, records=60)
+    ds = ds.isel(record=[at for at in range(60) if ds.profile.values[at] == "owner"][:6])
+    chances = np.tile([0.5, 0.3, 0.1, 0.05, 0.01], (6, 1))
+    made = {
+        "prompt": variable("record", ["Who owns <b>it</b>?"] * 6, "prompt"),
+        "probability": variable("record", [0.3 if planted else 0.5] * 6, "probability"),
+        "lead": variable("record", [-0.2 if planted else 0.2] * 6, "less the best other"),
+        "rank": variable("record", [2 if planted else 1] * 6, "rank"),
+        "likeliest": variable(("record", "choice"), [[" n", " a", " b", "$", "<i>"]] * 6, "likely"),
+        "likeliest_probability": variable(("record", "choice"), chances, "probabilities"),
+        "centroid_distance": variable(("record", "part"), np.ones((6, 3)), "distance"),
+    }
+    return check(ds.assign(made).assign_coords(part=[" a", " n", " mia"]))
 
 
 def make_token_loss(*, planted: bool = False, error: bool = True) -> xr.Dataset:
@@ -211,8 +281,14 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "value_residual": make_value_residual,
     "logit_prior": make_logit_prior,
     "routing_audit": make_routing_audit,
+    "profile_targets": make_routing_audit,
+    "checkpoints": make_routing_audit,
+    "routing_records": make_routing_records,
     "token_loss": make_token_loss,
     "training": make_metrics,
+    **ABLATION_MAKERS,
+    **MIXING_MAKERS,
+    **RANK_MAKERS,
 }
 
 

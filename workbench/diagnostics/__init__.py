@@ -1,27 +1,64 @@
 """Model and text in, labelled Dataset out."""
 
+from workbench.diagnostics.ablation import ablation
+from workbench.diagnostics.activation import activation
+from workbench.diagnostics.alpha_curve import alpha_curve, mix_cost
+from workbench.diagnostics.annotated import annotated, worded
+from workbench.diagnostics.attention import attention
 from workbench.diagnostics.branch import BranchStates, branch_states, mean_hidden
+from workbench.diagnostics.calibration import calibration
+from workbench.diagnostics.cells import loss_cells
+from workbench.diagnostics.components import components
+from workbench.diagnostics.confusions import confusions
+from workbench.diagnostics.damping import damping, final_states
 from workbench.diagnostics.diagnose import diagnose, diagnostics, save_diagnosis
-from workbench.diagnostics.effective_rank import (
-    effective_rank,
-    gaussian_effective_rank,
-    singular_values,
-    spectral_ranks,
-)
+from workbench.diagnostics.effective_rank import effective_rank
+from workbench.diagnostics.embedding import embedding
+from workbench.diagnostics.head_rank import head_rank
 from workbench.diagnostics.intervention import (
     Intervention,
+    Trial,
     fixed,
     intervention_cost,
     scaled,
     site_means,
+    targets,
     together,
+    trial,
 )
-from workbench.diagnostics.logit_prior import explain, logit_prior, pressure_by_profile
-from workbench.diagnostics.routing_audit import routing_audit
+from workbench.diagnostics.ladder import ladder
+from workbench.diagnostics.localisation import probe
+from workbench.diagnostics.logit_prior import explain, explain_chosen, logit_prior
+from workbench.diagnostics.margin import mean_parts, what_to_mend
+from workbench.diagnostics.mixing import mixing, scalars
+from workbench.diagnostics.position_loss import position_loss
+from workbench.diagnostics.prediction import chosen_states
+from workbench.diagnostics.reachable import reachable
+from workbench.diagnostics.reference import ngrams, reference
+from workbench.diagnostics.residual import residual
+from workbench.diagnostics.role_conflict import role_conflict
+from workbench.diagnostics.routing_audit import (
+    at_step,
+    audit_checkpoints,
+    audit_sample,
+    coverage_history,
+    routing_audit,
+)
+from workbench.diagnostics.routing_records import routing_records
 from workbench.diagnostics.sample import Rows, Sample, as_rows, sample
 from workbench.diagnostics.self_test import self_test
+from workbench.diagnostics.spectrum import (
+    gaussian_effective_rank,
+    power_law,
+    singular_values,
+    spectra,
+    spectral_ranks,
+    spectral_shape,
+)
 from workbench.diagnostics.sweep import Reducer, sweep
+from workbench.diagnostics.token_difference import paired, seed_results, token_difference
 from workbench.diagnostics.token_loss import token_loss
+from workbench.diagnostics.truncation import truncation
 from workbench.diagnostics.value_residual import value_residual
 
 __all__ = [
@@ -30,28 +67,71 @@ __all__ = [
     "Reducer",
     "Rows",
     "Sample",
+    "Trial",
+    "ablation",
+    "activation",
+    "alpha_curve",
+    "annotated",
     "as_rows",
+    "at_step",
+    "attention",
+    "audit_checkpoints",
+    "audit_sample",
     "branch_states",
+    "calibration",
+    "chosen_states",
+    "components",
+    "confusions",
+    "coverage_history",
+    "damping",
     "diagnose",
     "diagnostics",
     "effective_rank",
+    "embedding",
     "explain",
+    "explain_chosen",
+    "final_states",
     "fixed",
     "gaussian_effective_rank",
+    "head_rank",
     "intervention_cost",
+    "ladder",
     "logit_prior",
+    "loss_cells",
     "mean_hidden",
-    "pressure_by_profile",
+    "mean_parts",
+    "mix_cost",
+    "mixing",
+    "ngrams",
+    "paired",
+    "position_loss",
+    "power_law",
+    "probe",
+    "reachable",
+    "reference",
+    "residual",
+    "role_conflict",
     "routing_audit",
+    "routing_records",
     "sample",
     "save_diagnosis",
+    "scalars",
     "scaled",
+    "seed_results",
     "self_test",
     "singular_values",
     "site_means",
+    "spectra",
     "spectral_ranks",
+    "spectral_shape",
     "sweep",
+    "targets",
     "together",
+    "token_difference",
     "token_loss",
+    "trial",
+    "truncation",
     "value_residual",
+    "what_to_mend",
+    "worded",
 ]

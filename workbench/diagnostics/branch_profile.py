@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from workbench.diagnostics.branch import piece_order, predicted_ids
 
-KEPT = 12  # entries of a counter that are kept
 NAN = float("nan")
 
 
@@ -18,14 +17,11 @@ class BranchProfile:
     """Answers of one profile; every rate is NaN when there is no record."""
 
     count: int
-    correct: int
     accuracy: float
     macro_recall: float  # mean over targets of the share of their records that are right
     target_probability: float
-    predicted_probability: float
     target_margin: float  # mean of P(target) - max P(other)
     target_rank: float  # mean, 1 is best
-    top1: float
     top3: float
     top5: float
     target_unique: int
@@ -38,9 +34,7 @@ class BranchProfile:
     dominant_excess: float  # dominant_rate - share of records that have this target
     collapsed: bool
     missing: tuple[tuple[str, int], ...]  # targets never predicted, with their records
-    targets: tuple[tuple[str, int], ...]
-    predictions: tuple[tuple[str, int], ...]
-    confusions: tuple[tuple[str, str, int], ...]  # target, prediction, records
+    ceiling: float = 1.0  # best coverage that any hidden states could reach, where it was tested
 
 
 def branch_profile(
@@ -80,17 +74,14 @@ def branch_profile(
     wanted, given = set(target.tolist()), set(predicted.tolist())
     owned = set(target[right].tolist())
     dominant = predictions[0][0] if count else -1
-    probability, margin, rank = _standing(logits, target, place=place)
+    probability, margin, rank = standing(logits, target, place=place)
     return BranchProfile(
         count=count,
-        correct=int(right.sum()),
         accuracy=_mean(right),
         macro_recall=_mean([right[target == each].mean() for each in sorted(wanted)]),
         target_probability=_mean(probability),
-        predicted_probability=_mean(_softmax(logits).max(axis=1)) if count else NAN,
         target_margin=_mean(margin),
         target_rank=_mean(rank),
-        top1=_mean(rank <= 1),
         top3=_mean(rank <= 3),
         top5=_mean(rank <= 5),
         target_unique=len(wanted),
@@ -103,18 +94,30 @@ def branch_profile(
         dominant_excess=predictions[0][1] / count - _mean(target == dominant) if count else NAN,
         collapsed=count > 1 and len(wanted) > 1 and len(given) == 1,
         missing=tuple((pieces[each], n) for each, n in targets if each not in given),
-        targets=tuple((pieces[each], n) for each, n in targets[:KEPT]),
-        predictions=tuple((pieces[each], n) for each, n in predictions[:KEPT]),
-        confusions=_confusions(target[~right], predicted[~right], place=place, pieces=pieces),
     )
 
 
-def _standing(
+def standing(
     logits: NDArray[np.float64], target: NDArray[np.int64], *, place: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Return each target's probability, its margin over the best other, and its rank."""
+    """Return each target's probability, its margin over the best other, and its rank.
+
+    Parameters
+    ----------
+    logits : (record, vocabulary) float64
+        As the softmax sees them [nat].
+    target : (record,) int64
+        Right ids.
+    place : (vocabulary,) int64
+        Order of ids of equal probability; see `workbench.diagnostics.branch.piece_order`.
+
+    Returns
+    -------
+    tuple of (record,) arrays
+        Probability, probability less that of the best other, rank from 1.
+    """
     rows = np.arange(len(target))
-    probability = _softmax(logits)
+    probability = softmax(logits)
     own = probability[rows, target]
     own_logit = logits[rows, target][:, None]
     ahead = (logits > own_logit) | ((logits == own_logit) & (place < place[target][:, None]))
@@ -122,8 +125,8 @@ def _standing(
     return own, own - probability.max(axis=1, initial=0.0), 1 + ahead.sum(axis=1)
 
 
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return probabilities along the last dim."""
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return probabilities along the last dim of logits [nat]."""
     if not len(logits):
         return np.zeros_like(logits)
     weight = np.exp(logits - logits.max(axis=-1, keepdims=True))
@@ -135,21 +138,6 @@ def _counted(ids: NDArray[np.int64], place: NDArray[np.int64]) -> list[tuple[int
     """Count ids, most frequent first; of equals, the first in text."""
     counts = Counter(ids.tolist())
     return sorted(counts.items(), key=lambda entry: (-entry[1], place[entry[0]]))
-
-
-def _confusions(
-    target: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    *,
-    place: NDArray[np.int64],
-    pieces: Sequence[str],
-) -> tuple[tuple[str, str, int], ...]:
-    """Count wrong pairs, most frequent first."""
-    counts = Counter(zip(target.tolist(), predicted.tolist(), strict=True))
-    ranked = sorted(
-        counts.items(), key=lambda entry: (-entry[1], place[entry[0][0]], place[entry[0][1]])
-    )
-    return tuple((pieces[right], pieces[wrong], n) for (right, wrong), n in ranked[:KEPT])
 
 
 def _mean(

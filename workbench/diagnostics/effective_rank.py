@@ -1,120 +1,44 @@
 """Effective rank of every weight matrix, beside a random matrix of the same shape."""
 
-from functools import lru_cache
-
 import numpy as np
-import torch
 import xarray as xr
-from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.diagnostics.sample import Diagnostic, Sample
+from workbench.diagnostics.spectrum import (
+    EPS,
+    gaussian_effective_rank,
+    gaussian_spectra,
+    spectra,
+    spectral_ranks,
+    spectral_shape,
+)
 from workbench.model import Network
 from workbench.result import check, variable
 
-GAUSSIAN_DRAWS = 3  # the mean of a few draws moves by less than 1 % of a rank
-
-
-def singular_values(weight: Tensor) -> NDArray[np.float64]:
-    """Return the singular values, largest first.
-
-    They are the roots of the eigenvalues of the smaller Gram matrix in float64, several times
-    cheaper than a decomposition of the matrix. Squaring loses the small ones when the condition
-    number passes about 1e6, so such a matrix is decomposed itself.
-
-    Parameters
-    ----------
-    weight : (rows, columns) tensor
-
-    Returns
-    -------
-    (min(rows, columns),) float64
-        All NaN when an entry is not finite.
-    """
-    matrix = weight.detach().double()
-    if matrix.shape[0] > matrix.shape[1]:
-        matrix = matrix.mT
-    if not torch.isfinite(matrix).all():
-        return np.full(matrix.shape[0], np.nan)
-    energy = torch.linalg.eigvalsh(matrix @ matrix.mT).flip(0)
-    if energy[-1] <= 1e-12 * energy[0]:
-        return torch.linalg.svdvals(matrix).cpu().numpy()
-    return energy.sqrt().cpu().numpy()
-
-
-def spectral_ranks(sigma: NDArray[np.float64], *, tolerance: float) -> dict[str, float]:
-    """Reduce singular values to the numbers that the literature calls rank.
-
-    They are Renyi entropies of two distributions: ``p = sigma / sum(sigma)`` and
-    ``q = sigma**2 / sum(sigma**2)``. Always
-    ``stable <= participation <= energy <= effective <= size``.
-
-    Parameters
-    ----------
-    sigma : (singular,) float64
-        Largest first.
-    tolerance : float
-        Values at or below ``tolerance * sigma[0]`` do not count towards the numerical rank.
-
-    Returns
-    -------
-    dict
-        ``effective_rank`` exp(H(p)), ``effective_rank_energy`` exp(H(q)),
-        ``participation_ratio`` 1 / sum(q**2), ``stable_rank`` 1 / max(q), ``numerical_rank``,
-        ``condition_number``. All but the numerical rank are NaN for a matrix of zeros, and all
-        for singular values that are NaN.
-
-    References
-    ----------
-    .. [1] Roy and Vetterli, The effective rank, EUSIPCO 2007.
-
-    Examples
-    --------
-    >>> spectral_ranks(np.array([2.0, 2.0, 0.0]), tolerance=1e-9)["effective_rank"]
-    2.0
-    """
-    if not sigma[0] > 0:
-        unknown = dict.fromkeys(
-            (
-                "effective_rank",
-                "effective_rank_energy",
-                "participation_ratio",
-                "stable_rank",
-                "condition_number",
-            ),
-            np.nan,
-        )
-        return {**unknown, "numerical_rank": 0.0 if sigma[0] == 0 else np.nan}
-    q = sigma**2 / np.sum(sigma**2)
-    condition = float(sigma[0] / sigma[-1]) if sigma[-1] > 0 else np.inf
-    return {
-        "effective_rank": _perplexity(sigma / sigma.sum()),
-        "effective_rank_energy": _perplexity(q),
-        "participation_ratio": float(1 / np.sum(q**2)),
-        "stable_rank": float(1 / q[0]),
-        "numerical_rank": float(np.sum(sigma > tolerance * sigma[0])),
-        "condition_number": condition,
-    }
-
-
-def _perplexity(p: NDArray[np.float64]) -> float:
-    """Return exp of the Shannon entropy, with 0 log 0 = 0."""
-    positive = p[p > 0]
-    return float(np.exp(np.sum(positive * np.log(1 / positive))))
-
-
-@lru_cache(maxsize=256)
-def gaussian_effective_rank(rows: int, columns: int) -> float:
-    """Return the mean effective rank of random Gaussian matrices of a shape."""
-    generator = torch.Generator().manual_seed(rows * 1_000_003 + columns)
-    ranks = [
-        _perplexity(sigma / sigma.sum())
-        for sigma in (
-            singular_values(torch.randn(rows, columns, generator=generator))
-            for _ in range(GAUSSIAN_DRAWS)
-        )
-    ]
-    return float(np.mean(ranks))
+COLUMNS = {
+    "effective_rank": "effective rank exp(H(sigma))",
+    "effective_rank_energy": "effective rank of energy exp(H(sigma^2))",
+    "participation_ratio": "participation ratio",
+    "stable_rank": "stable rank",
+    "numerical_rank": "numerical rank at float32",
+    "condition_number": "condition number",
+    "rank_99": "singular values that hold 99 % of their sum",
+    "energy_rank_95": "singular values that hold 95 % of the energy",
+    "spectral_entropy": "H(sigma^2) over log of the rank at float64",
+    "rank_float64": "numerical rank at float64",
+    "marchenko_pastur_rank": "edge of noise of equal energy over the largest eigenvalue",
+    "lambda_max": "largest eigenvalue",
+    "log_norm": "log10 of the sum of eigenvalues",
+    "alpha": "power-law exponent of the tail (for experts)",
+    "alpha_distance": "distance of tail and power law (for experts)",
+    "alpha_tail": "eigenvalues in the tail (for experts)",
+    "kurtosis": "kurtosis of the entries (Gaussian: 3)",
+    "row_peak": "largest norm of a row over the median",
+    "column_peak": "largest norm of a column over the median",
+    "row_peak_at": "row of the largest norm",
+    "column_peak_at": "column of the largest norm",
+}
 
 
 def effective_rank(model: Network) -> xr.Dataset:
@@ -128,40 +52,63 @@ def effective_rank(model: Network) -> xr.Dataset:
     Returns
     -------
     Dataset
-        Dim ``matrix`` with coords block, role, rows, columns.
+        Dim ``matrix`` with coords block, role, rows, columns; the names in `COLUMNS`, the effective
+        rank of a Gaussian and its ratio. ``singular_value`` (matrix, singular) is NaN beyond a
+        matrix's size; ``singular_value_low`` and ``_high`` are the least and the most of Gaussian
+        draws of its shape and energy.
     """
     matrices = model.matrices()
-    eps = float(torch.finfo(torch.float32).eps)
+    shapes = [(each.weight.shape[0], each.weight.shape[1]) for each in matrices]
+    sigmas = spectra([each.weight for each in matrices])
     found = [
-        spectral_ranks(singular_values(matrix.weight), tolerance=max(matrix.weight.shape) * eps)
-        for matrix in matrices
+        spectral_ranks(sigma, tolerance=max(shape) * EPS)
+        | spectral_shape(sigma, shape=shape)
+        | _entries(matrix.weight)
+        for matrix, sigma, shape in zip(matrices, sigmas, shapes, strict=True)
     ]
-    names = {
-        "effective_rank": "effective rank exp(H(sigma))",
-        "effective_rank_energy": "effective rank of energy exp(H(sigma^2))",
-        "participation_ratio": "participation ratio",
-        "stable_rank": "stable rank",
-        "numerical_rank": "numerical rank at float32",
-        "condition_number": "condition number",
-    }
     data = {
-        key: variable("matrix", [each[key] for each in found], what) for key, what in names.items()
+        key: variable("matrix", [each[key] for each in found], what)
+        for key, what in COLUMNS.items()
     }
-    gaussian = np.array([gaussian_effective_rank(*matrix.weight.shape) for matrix in matrices])
+    gaussian = np.array([gaussian_effective_rank(*shape) for shape in shapes])
     data["effective_rank_gaussian"] = variable(
         "matrix", gaussian, "effective rank of a Gaussian matrix of the same shape"
     )
     data["effective_rank_ratio"] = variable(
         "matrix", data["effective_rank"].values / gaussian, "effective rank over its Gaussian"
     )
+    scaled = [
+        gaussian_spectra(*shape) * np.linalg.norm(sigma)
+        for shape, sigma in zip(shapes, sigmas, strict=True)
+    ]
+    for name, curves, what in (
+        ("singular_value", sigmas, "singular value"),
+        ("singular_value_low", [each.min(axis=0) for each in scaled], "least of Gaussian draws"),
+        ("singular_value_high", [each.max(axis=0) for each in scaled], "most of Gaussian draws"),
+    ):
+        size = max(map(len, curves))
+        filled = [np.pad(each, (0, size - len(each)), constant_values=np.nan) for each in curves]
+        data[name] = variable(("matrix", "singular"), np.array(filled, dtype=np.float32), what)
     coords = {
         "matrix": [matrix.name for matrix in matrices],
         "block": ("matrix", [matrix.block for matrix in matrices]),
         "role": ("matrix", [matrix.role for matrix in matrices]),
-        "rows": ("matrix", [matrix.weight.shape[0] for matrix in matrices]),
-        "columns": ("matrix", [matrix.weight.shape[1] for matrix in matrices]),
+        "rows": ("matrix", [rows for rows, _ in shapes]),
+        "columns": ("matrix", [columns for _, columns in shapes]),
     }
     return check(xr.Dataset(data, coords=coords))
+
+
+def _entries(weight: Tensor) -> dict[str, float]:
+    """Describe the entries: how heavy their tails are, which row and column are loudest."""
+    matrix = weight.detach().float()
+    square = (matrix - matrix.mean()).square()
+    found = {"kurtosis": float(square.square().mean() / square.mean().square())}
+    for side, dim in (("row", 1), ("column", 0)):
+        norm = matrix.square().sum(dim=dim).sqrt()
+        found[f"{side}_peak"] = float(norm.max() / norm.median())
+        found[f"{side}_peak_at"] = float(norm.argmax())
+    return found if np.isfinite(found["row_peak"]) else dict.fromkeys(found, np.nan)
 
 
 def _measure(sample: Sample) -> xr.Dataset:

@@ -11,6 +11,7 @@ a prior that wins where another answer is due is not.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -21,20 +22,18 @@ from workbench.diagnostics.branch import (
     branch_states,
     output_head,
     piece_order,
-    states_at,
 )
 from workbench.diagnostics.margin import RIVALS, Split, margin_split, rival_ids, verdicts
-from workbench.diagnostics.routing_risk import bias_share, pressure
+from workbench.diagnostics.prediction import sample_states
+from workbench.diagnostics.prediction import text_states as text_states
+from workbench.diagnostics.routing_risk import pressure
 from workbench.diagnostics.sample import Diagnostic, Sample
 from workbench.folder import InputError, nearest
 from workbench.model import Network
 from workbench.result import check, variable
-from workbench.text import IGNORED, TOKEN_CLASSES, class_scheme, classify
+from workbench.text import TOKEN_CLASSES, class_scheme
 from workbench.text.tokenizer import Tokenizer
 from workbench.text.world import Record
-
-RECORDS = 512  # predictions of running text whose margins are split
-EARLIEST = 16  # tokens of context before a prediction counts as one made from context
 
 Reference = tuple[NDArray[np.float64], str]  # mean hidden state (channel,), what it was taken over
 
@@ -80,7 +79,8 @@ def logit_prior(
     -------
     Dataset
         Dim ``record``; `margin`, `bias`, `prior`, `context`, `hidden_projection` [nat], `verdict`,
-        `pressure`; coords `winner`, `rival`, `target` (texts), their ids, `correct`, `profile`.
+        `pressure`; coords `winner`, `rival`, `target` (texts), their ids, `correct`, `profile`,
+        and `group`: records of one group (a document, a fact) are one observation.
 
     Raises
     ------
@@ -93,14 +93,9 @@ def logit_prior(
     Transformer Circuits, 2021, https://transformer-circuits.pub/2021/framework/index.html
     """
     states = branch_states(model, records, tokenizer, context_length=context_length)
-    dataset = explain(
-        model,
-        states,
-        tokenizer.pieces,
-        reference=reference,
-        rival=rival,
-        token_classes=token_classes,
-    )
+    options: dict[str, Any] = {"reference": reference, "rival": rival}
+    options["token_classes"] = token_classes
+    dataset = explain(model, states, tokenizer.pieces, **options)
     return dataset.assign_attrs(context_length=context_length)
 
 
@@ -146,65 +141,6 @@ def explain(
         attrs={"reference": description, "rival": rival},
     )
     return check(dataset)
-
-
-def pressure_by_profile(dataset: xr.Dataset) -> xr.Dataset:
-    """Average what beats the targets of each profile, over its failed records.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        Result of `logit_prior` with ``rival="target"``.
-
-    Returns
-    -------
-    Dataset
-        Dim ``profile``; `records`, `failed`, the mean `bias_advantage`, `prior_advantage`,
-        `context_advantage`, `hidden_advantage` [nat] over failed records (NaN without any), the
-        shares `bias_share` (of bias and hidden) and `constant_share` (bias and prior, of all), and
-        `pressure`, ``none`` where nothing failed.
-
-    Raises
-    ------
-    ValueError
-        If the rival of a failed record is not its target.
-    """
-    if dataset.attrs["rival"] != "target":
-        raise ValueError("pressure_by_profile needs a logit_prior with rival='target'")
-    profile = dataset["profile"].values
-    names = list(dict.fromkeys(profile.tolist()))
-    failed = ~dataset["correct"].values.astype(bool)
-    parts = {part: dataset[part].values for part in ("bias", "prior", "context")}
-    means = {part: np.full(len(names), np.nan) for part in parts}
-    for row, name in enumerate(names):
-        chosen = failed & (profile == name)
-        if chosen.any():
-            for part, values in parts.items():
-                means[part][row] = values[chosen].mean()
-    bias, hidden = means["bias"], means["prior"] + means["context"]
-    counted = {
-        "records": [int((profile == name).sum()) for name in names],
-        "failed": [int((failed & (profile == name)).sum()) for name in names],
-    }
-    constant = bias_share(bias + means["prior"], means["context"])
-    variables = {
-        "records": variable("profile", counted["records"], "records"),
-        "failed": variable("profile", counted["failed"], "records with a wrong prediction"),
-        "bias_advantage": variable("profile", bias, "mean bias part of failed margins", "nat"),
-        "prior_advantage": variable(
-            "profile", means["prior"], "mean prior part of failed margins", "nat"
-        ),
-        "context_advantage": variable(
-            "profile", means["context"], "mean context part of failed margins", "nat"
-        ),
-        "hidden_advantage": variable(
-            "profile", hidden, "mean prior and context part of failed margins", "nat"
-        ),
-        "bias_share": variable("profile", bias_share(bias, hidden), "share of the bias"),
-        "constant_share": variable("profile", constant, "share of bias and prior"),
-        "pressure": variable("profile", pressure(bias, hidden), "what lifts wrong winners"),
-    }
-    return check(xr.Dataset(variables, coords={"profile": names}, attrs=dict(dataset.attrs)))
 
 
 def _check_input(mu: NDArray[np.float64], rival: str, *, channels: int) -> None:
@@ -257,67 +193,21 @@ def _coords(
         "correct": states.predicted == states.target,
         "profile": np.array(states.profile, dtype=np.str_),
         "record": np.array([each.id for each in states.records], dtype=np.str_),
+        "group": np.array([each.fact or each.id for each in states.records], dtype=np.str_),
     }
     if token_classes is not None:
         named["token_class"] = np.array(token_classes)[states.target]
     return {name: ("record", values) for name, values in named.items()}
 
 
-def _measure(sample: Sample) -> xr.Dataset:
-    """Split the predictions of a world's profiles, or of running text."""
+def explain_chosen(sample: Sample, states: BranchStates) -> xr.Dataset:
+    """Split the predictions of states chosen from a sample by its own reference; see `explain`."""
     classes = [TOKEN_CLASSES[index] for index in class_scheme(sample.tokenizer).base]
-    return explain(
-        sample.model,
-        sample_states(sample),
-        sample.tokenizer.pieces,
-        reference=sample.reference,
-        token_classes=classes,
-    ).assign_attrs(context_length=sample.sequence_length)
+    about: dict[str, Any] = {"reference": sample.reference, "token_classes": classes}
+    found = explain(sample.model, states, sample.tokenizer.pieces, **about)
+    return found.assign_attrs(context_length=sample.sequence_length)
 
 
-def sample_states(sample: Sample) -> BranchStates:
-    """Take the records of a world's profiles at their branch, or predictions of running text."""
-    world = sample.data.corpus.world
-    if world is None:
-        return text_states(sample)
-    return branch_states(
-        sample.model,
-        [record for group in world.profiles.values() for record in group],
-        sample.tokenizer,
-        context_length=sample.sequence_length,
-    )
-
-
-def text_states(sample: Sample, *, n_record: int = RECORDS) -> BranchStates:
-    """Take predictions spread over the validation text; their profile is the target's class."""
-    tokenizer, length = sample.tokenizer, sample.sequence_length
-    scheme = class_scheme(tokenizer)
-    inputs, targets = sample.cut.inputs, sample.cut.targets
-    eligible = np.argwhere((targets != IGNORED) & (np.arange(length) >= min(EARLIEST, length - 1)))
-    rng = np.random.default_rng(0)
-    chosen = rng.choice(len(eligible), size=min(n_record, len(eligible)), replace=False)
-    records, contexts, answers = [], [], []
-    for row, position in eligible[np.sort(chosen)]:
-        context, target = inputs[row, : position + 1], int(targets[row, position])
-        kind = int(classify(scheme, [target], context[-1:])[0])
-        records.append(
-            Record(
-                id=f"row {row} position {position}",
-                prompt=tokenizer.decode(context[-24:]),
-                target=tokenizer.pieces[target],
-                profile=TOKEN_CLASSES[kind],
-                source="text:validation",
-            )
-        )
-        contexts.append(context.tolist())
-        answers.append(target)
-    return states_at(
-        sample.model,
-        records=records,
-        contexts=contexts,
-        targets=np.array(answers, dtype=np.int64),
-        pieces=tokenizer.pieces,
-    )
-
-
-DIAGNOSTIC = Diagnostic(tier="pass", measure=_measure)
+DIAGNOSTIC = Diagnostic(
+    tier="pass", measure=lambda sample: explain_chosen(sample, sample_states(sample))
+)

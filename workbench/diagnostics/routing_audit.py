@@ -1,18 +1,27 @@
 """Whether a model sends every prompt of a profile to its own answer, and if not, why."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
-from workbench.diagnostics.branch import Head, output_head, piece_order, profile_states
+from workbench.diagnostics.branch import (
+    BranchStates,
+    Head,
+    output_head,
+    piece_order,
+    profile_states,
+)
 from workbench.diagnostics.branch_profile import BranchProfile, branch_profile
+from workbench.diagnostics.ladder import ladder
+from workbench.diagnostics.localisation import Probe, localised, mean_embedding, probe
+from workbench.diagnostics.reachable import reachable
 from workbench.diagnostics.root_cause import (
-    RootCause,
-    diversity_gate,
+    HYPOTHESES,
+    failed_profiles,
     failure_modes,
     profile_root_causes,
     root_cause,
@@ -26,6 +35,7 @@ from workbench.diagnostics.routing_risk import (
 )
 from workbench.diagnostics.sample import Diagnostic, Sample
 from workbench.diagnostics.separation import Separation, separation
+from workbench.evaluation import ratio_error
 from workbench.model import Network
 from workbench.result import check, variable
 from workbench.text.context_gate import ContextGate, branches, judge_contexts
@@ -41,6 +51,8 @@ COLUMNS = (  # variable, where a ProfileAudit holds it, what it is, unit
     ("target_coverage", "answers.target_coverage", "share of targets predicted anywhere", "1"),
     ("owned_coverage", "answers.owned_coverage", "share of targets predicted where due", "1"),
     ("accuracy", "answers.accuracy", "share of records predicted right", "1"),
+    ("accuracy_standard_error", "error", "its standard error over facts", "1"),
+    ("failed", "pressure.rows", "records predicted wrong", "1"),
     ("macro_recall", "answers.macro_recall", "accuracy averaged over targets", "1"),
     ("target_probability", "answers.target_probability", "mean probability of the target", "1"),
     ("target_margin", "answers.target_margin", "mean P(target) - max P(other)", "1"),
@@ -50,15 +62,23 @@ COLUMNS = (  # variable, where a ProfileAudit holds it, what it is, unit
     ("dominant_token", "answers.dominant_token", "most frequent prediction", "1"),
     ("dominant_rate", "answers.dominant_rate", "share of the most frequent prediction", "1"),
     ("collapsed", "collapsed", "one prediction for several targets", "1"),
+    ("capacity_ceiling", "ceiling", "best coverage any hidden states could reach", "1"),
+    ("row_ceiling", "answers.ceiling", "the same if the head had no bias", "1"),
+    ("probed", "hidden_probe.asked", "failed records that probes were asked about", "1"),
+    ("hidden_probe", "hidden_probe.right", "of these, told by a probe of the hidden state", "1"),
+    ("hidden_probe_p_value", "hidden_probe.p_value", "p of that under shuffling", "1"),
+    ("input_probe", "input_probe.right", "of these, told by a probe of the embeddings", "1"),
+    ("input_probe_p_value", "input_probe.p_value", "p of that under shuffling", "1"),
+    ("localised", "localised", "part at fault by the probes", "1"),
     ("separation", "separation.ratio", "different-target over same-target distance", "1"),
     ("separation_margin", "separation.margin", "mean leave-one-out centroid margin", "1"),
-    ("silhouette", "separation.silhouette", "mean silhouette of targets", "1"),
-    ("separation_p_value", "separation.p_value", "p of the margin under shuffling", "1"),
     ("separation_verdict", "separation.verdict", "low, apart or unjudged", "1"),
     ("escape_risk", "escape", "high, medium, low or unjudged", "1"),
     ("pressure", "pressure.pressure", "what lifts the dominant prediction", "1"),
     ("bias_advantage", "pressure.bias_advantage", "bias part of its advantage", "nat"),
+    ("prior_advantage", "pressure.prior_advantage", "mean hidden state's part of it", "nat"),
     ("hidden_advantage", "pressure.hidden_advantage", "hidden part of its advantage", "nat"),
+    ("constant_share", "pressure.constant_share", "share of bias and prior in it", "1"),
     ("top_target_share", "imbalance.top_share", "share of the most frequent target", "1"),
     ("hotspot", "imbalance.hotspot", "one target has half of the records or more", "1"),
     ("rare_targets", "imbalance.rare", "targets with one record", "1"),
@@ -66,6 +86,11 @@ COLUMNS = (  # variable, where a ProfileAudit holds it, what it is, unit
     ("ambiguous_contexts", "gate.ambiguous_contexts", "contexts with several answers", "1"),
     ("missing_contexts", "gate.missing", "records whose decisive tokens are cut off", "1"),
 )
+SERIES = {
+    "coverage_by_step": "share of targets predicted anywhere",
+    "owned_by_step": "share of targets predicted where due",
+    "above_floor": "coverage less that of step 0",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +103,18 @@ class ProfileAudit:
     pressure: DominantPressure
     escape: str
     imbalance: Imbalance
+    error: float
+    ceiling: float
+    hidden_probe: Probe
+    input_probe: Probe
+    targets: NDArray[np.int64]  # (target,) different ids
+    counts: NDArray[np.int64]  # (3, target) records, right ones, records so predicted
+    reachable: NDArray[np.bool_]  # (target,)
+
+    @property
+    def localised(self) -> str:
+        """Which part loses the answer of the failed records; see `localisation.localised`."""
+        return localised(self.hidden_probe, self.input_probe)
 
     @property
     def collapsed(self) -> bool:
@@ -93,6 +130,7 @@ def routing_audit(
     context_length: int,
     branch_position: int | None = None,
     batch: int = 64,
+    mean_hidden: NDArray[np.float64] | None = None,
 ) -> xr.Dataset:
     """Audit how a model answers profiles of records.
 
@@ -115,14 +153,19 @@ def routing_audit(
         Position in the completion that is judged; by default where targets first disagree.
     batch : int
         Records in one forward pass.
+    mean_hidden : (channel,) float64, optional
+        Over a reference text; see `workbench.diagnostics.mean_hidden`. Without it only the bias
+        counts as what lifts an answer whatever the prompt.
 
     Returns
     -------
     Dataset
-        Dim ``profile``. `separation` is the mean distance between hidden states of different
-        targets over that of the same target, NaN where no target has two records. Attrs:
-        `gate_passed`, `hypothesis`, `severity`, `shared_by_all`, `audit_hypothesis`,
-        `recommendation`, and as JSON `mode_counts`, `dominant_tokens`, `worst_first`.
+        Dims ``profile``, ``rung`` (see `ladder`) and ``target`` (`asked`, `right`, `answered`:
+        records that have the target, those of them that get it, and records that get it at all;
+        NaN where a profile does not ask for it). `separation` is the mean distance between hidden
+        states of different targets over that of the same target, NaN where no target has two
+        records. Attrs: `gate_passed`, `hypothesis`, `severity`, `shared_by_all`, `recommendation`,
+        and those of `ladder`.
 
     Raises
     ------
@@ -132,33 +175,34 @@ def routing_audit(
     if not profiles:
         raise ValueError("routing_audit needs at least one profile")
     head = output_head(model)
-    audits = {
-        name: _audit(
-            model,
-            records,
-            tokenizer,
-            head=head,
-            context_length=context_length,
-            branch_position=branch_position,
-            batch=batch,
+    audits = {}
+    for name, records in profiles.items():
+        found = branches(
+            records, tokenizer, context_length=context_length, branch_position=branch_position
         )
-        for name, records in profiles.items()
-    }
+        states = profile_states(model, found, pieces=tokenizer.pieces, batch=batch)
+        embedded = mean_embedding(model, found.contexts)
+        audits[name] = _audit(
+            judge_contexts(found),
+            states,
+            tokenizer.pieces,
+            head=head,
+            embedded=embedded,
+            prior=None if mean_hidden is None else head.weight @ mean_hidden,
+        )
     judged = {name: each.answers for name, each in audits.items() if each.gate.passed}
     overall = root_cause(judged)
-    # What was not judged must not pass either.
+    # What was not judged must not pass either, nor a set with nothing to judge.
     whole = all(each.gate.passed or each.answers.target_unique < 2 for each in audits.values())
+    whole &= overall != "no_multi_target_profiles"
+    shared = [each.dominant_token for each in judged.values() if each.target_unique >= 2]
     causes = {name: "context_gate_failed" for name in audits} | profile_root_causes(judged)
     attrs = {
-        "gate_passed": int(whole and diversity_gate(judged).passed),
-        "hypothesis": overall.hypothesis,
-        "severity": overall.severity,
-        "shared_by_all": int(overall.shared_by_all),
-        "recommendation": overall.recommendation,
-        "audit_hypothesis": audit_hypothesis(overall, audits),
-        "mode_counts": json.dumps(overall.mode_counts),
-        "dominant_tokens": json.dumps(overall.dominant_tokens),
-        "worst_first": json.dumps(overall.worst_first),
+        "gate_passed": int(whole and not failed_profiles(judged)),
+        "hypothesis": overall,
+        "severity": HYPOTHESES[overall][0],
+        "recommendation": HYPOTHESES[overall][1],
+        "shared_by_all": int(len(shared) > 1 == len(set(shared))),
         "context_length": context_length,
     }
     dataset = xr.Dataset(
@@ -166,69 +210,87 @@ def routing_audit(
         coords={"profile": np.array(list(audits), dtype=np.str_)},
         attrs=attrs,
     )
-    return check(dataset)
-
-
-def audit_hypothesis(overall: RootCause, audits: Mapping[str, ProfileAudit]) -> str:
-    """Name the next thing to look into; profiles whose context gate failed do not count."""
-    judged = [
-        each for each in audits.values() if each.gate.passed and each.answers.target_unique >= 2
-    ]
-    rules = (
-        (
-            overall.hypothesis == "target_routing_gap",
-            "routing_gap_requires_representation_and_logit_audit",
-        ),
-        (any(each.escape == "high" for each in judged), "output_bias_escape_risk"),
-        (
-            any(each.separation.verdict == "low" for each in judged),
-            "representation_separation_risk",
-        ),
-        (any(each.imbalance.hotspot for each in judged), "profile_target_imbalance_risk"),
-    )
-    return next((name for holds, name in rules if holds), "no_single_audit_risk")
+    dataset = dataset.merge(_by_target(audits, tokenizer.pieces))
+    steps = ladder(dataset)
+    return check(dataset.merge(steps).assign_attrs(steps.attrs))
 
 
 def _audit(
-    model: Network,
-    records: Sequence[Record],
-    tokenizer: Tokenizer,
+    gate: ContextGate,
+    states: BranchStates,
+    pieces: Sequence[str],
     *,
     head: Head,
-    context_length: int,
-    branch_position: int | None,
-    batch: int,
+    embedded: NDArray[np.float64] | None,
+    prior: NDArray[np.float64] | None,
 ) -> ProfileAudit:
     """Measure one profile."""
-    found = branches(
-        records, tokenizer, context_length=context_length, branch_position=branch_position
-    )
-    states = profile_states(model, found, pieces=tokenizer.pieces, batch=batch)
-    answers = branch_profile(states.logits, states.target, pieces=tokenizer.pieces)
+    target, predicted = states.target, states.predicted
+    answers = branch_profile(states.logits, target, pieces=pieces)
+    targets, asked = np.unique(target, return_counts=True)
+    norms = np.linalg.norm(states.hidden, axis=1)
+    radius = float(norms.max(initial=head.weight.shape[1] ** 0.5))
+    can_win = reachable(head, targets, radius=radius, won=predicted)
+    # A bias can be mended by one number, rows within the hull of others by none.
+    bare = replace(head, bias=np.zeros(len(head.bias)))
+    rows_can = can_win | reachable(bare, targets, radius=radius, won=targets[can_win])
     lifted = dominant_pressure(
         states.scores,
         head.bias,
-        target=states.target,
-        predicted=states.predicted,
+        target=target,
+        predicted=predicted,
         dominant=answers.dominant,
+        prior=prior,
     )
-    stolen = (states.predicted != states.target) & (states.predicted == answers.dominant)
+    wrong = predicted != target
+    stolen = wrong & (predicted == answers.dominant)
     risk = escape_risk(
         head.bias if head.has_bias else None,
         dominant=answers.dominant,
-        target=states.target,
-        place=piece_order(tokenizer.pieces),
+        target=target,
+        place=piece_order(pieces),
         share=lifted.bias_share if stolen.any() else NAN,
     )
-    gate = judge_contexts(found)
+    facts = np.array([each.fact or each.id for each in states.records], dtype=np.str_)
+    error = ratio_error(~wrong * 1.0, np.ones(len(target)), facts) if len(target) else None
+    right = [int((predicted[target == each] == each).sum()) for each in targets]
+    answered = [int((predicted == each).sum()) for each in targets]
     return ProfileAudit(
         gate=gate,
-        answers=answers,
-        separation=separation(states.hidden, states.target),
+        answers=replace(answers, ceiling=float(rows_can.mean()) if rows_can.size else NAN),
+        ceiling=float(can_win.mean()) if can_win.size else NAN,
+        separation=separation(states.hidden, target),
         pressure=lifted,
         escape=risk if gate.passed else "unjudged",
-        imbalance=imbalance(states.target),
+        imbalance=imbalance(target),
+        error=NAN if error is None else error,
+        hidden_probe=probe(states.hidden, target, asked=wrong),
+        input_probe=Probe() if embedded is None else probe(embedded, target, asked=wrong),
+        targets=targets,
+        counts=np.array([asked, right, answered]),
+        reachable=rows_can,
     )
+
+
+def _by_target(audits: Mapping[str, ProfileAudit], pieces: Sequence[str]) -> xr.Dataset:
+    """Label what is counted target by target; what a profile does not ask for is NaN."""
+    used = np.unique(np.concatenate([each.targets for each in audits.values()]))
+    table = np.full((4, len(audits), len(used)), NAN)
+    for row, each in enumerate(audits.values()):
+        at = np.searchsorted(used, each.targets)
+        table[:, row, at] = [*each.counts, each.reachable]
+    names = {
+        "asked": "records that ask for the target",
+        "right": "of these, records that get it",
+        "answered": "records that get it, whatever they ask for",
+        "target_reachable": "whether some hidden state makes it win, bias aside",
+    }
+    found = {
+        name: variable(("profile", "target"), values, long_name)
+        for (name, long_name), values in zip(names.items(), table, strict=True)
+    }
+    coords = {"target": np.array(pieces)[used], "target_id": ("target", used)}
+    return xr.Dataset(found, coords={"profile": list(audits), **coords})
 
 
 def _variables(audits: Sequence[ProfileAudit], causes: Sequence[str]) -> dict[str, xr.Variable]:
@@ -246,18 +308,97 @@ def _variables(audits: Sequence[ProfileAudit], causes: Sequence[str]) -> dict[st
     }
 
 
-def _measure(sample: Sample) -> xr.Dataset:
-    """Audit the profiles of a closed world."""
+def coverage_history(sample: Sample, profiles: Mapping[str, Sequence[Record]]) -> xr.Dataset:
+    """Follow how many targets each profile covers and owns over the kept checkpoints.
+
+    Parameters
+    ----------
+    sample : Sample
+        A run with its checkpoints.
+    profiles : mapping of str to sequence of Record
+        See `routing_audit`.
+
+    Returns
+    -------
+    Dataset
+        Dims ``step`` and ``profile``: `coverage_by_step`, `owned_by_step` and `above_floor`,
+        coverage less that of step 0: below 0 the floor is broken, and what could not be measured
+        counts as -1. Dim ``step``: the lowest of each among profiles with several targets, by
+        which `runs.select_checkpoint` can choose.
+    """
+    found = {
+        name: branches(records, sample.tokenizer, context_length=sample.sequence_length)
+        for name, records in profiles.items()
+    }
+    steps = sorted({*sample.checkpoints, sample.step})
+    rates = np.empty((3, len(steps), len(found)))
+    for row, step in enumerate(steps):
+        model = at_step(sample, step).model
+        for column, each in enumerate(found.values()):
+            states = profile_states(model, each, pieces=sample.tokenizer.pieces)
+            answers = branch_profile(states.logits, states.target, pieces=sample.tokenizer.pieces)
+            rates[:2, row, column] = answers.target_coverage, answers.owned_coverage
+    start = rates[0, 0] if steps[0] == 0 else NAN
+    rates[2] = np.round(np.nan_to_num(rates[0], nan=-1.0) - start, 12)
+    several = [len(set(each.targets.tolist())) > 1 for each in found.values()]
+    lowest = rates[:, :, several].min(axis=2, initial=np.inf)
+    lowest[np.isinf(lowest)] = NAN
+    made = {}
+    for name, values, low in zip(SERIES, rates, lowest, strict=True):
+        made[name] = variable(("step", "profile"), values, SERIES[name])
+        made[f"{name}_min"] = variable("step", low, f"lowest {SERIES[name]}")
+    return check(xr.Dataset(made, coords={"step": steps, "profile": list(found)}))
+
+
+def at_step(sample: Sample, step: int) -> Sample:
+    """Return a sample with the weights of a kept checkpoint, or as it is if `step` is its own."""
+    if step == sample.step:
+        return sample
+    return replace(sample, model=sample.checkpoints[step], step=step)
+
+
+def audit_sample(
+    sample: Sample, profiles: Mapping[str, Sequence[Record]] | None = None
+) -> xr.Dataset:
+    """Audit one model by given profiles, or by those of the closed world of its text."""
     world = sample.data.corpus.world
     audit = routing_audit(
         sample.model,
-        world.profiles,
+        world.profiles if profiles is None else profiles,
         sample.tokenizer,
         context_length=sample.sequence_length,
+        mean_hidden=sample.reference[0],
     )
-    held_out = np.isin(audit.profile.values, world.held_out)
-    audit["held_out"] = variable("profile", held_out, "phrasings that training never used")
+    if profiles is None:
+        held_out = np.isin(audit.profile.values, world.held_out)
+        audit["held_out"] = variable("profile", held_out, "phrasings that training never used")
     return audit
+
+
+def audit_checkpoints(
+    sample: Sample, profiles: Mapping[str, Sequence[Record]] | None = None
+) -> xr.Dataset:
+    """Audit a run's final weights and follow its coverage over the kept checkpoints.
+
+    Parameters
+    ----------
+    sample : Sample
+        A run with its checkpoints.
+    profiles : mapping of str to sequence of Record, optional
+        By default those of the closed world it was trained on.
+
+    Returns
+    -------
+    Dataset
+        Of `routing_audit` and `coverage_history`; the attr `promote` is 0 also where a profile
+        covers fewer targets than at step 0, `below_floor` counts these.
+    """
+    audit = audit_sample(sample, profiles)
+    asked = sample.data.corpus.world.profiles if profiles is None else profiles
+    history = coverage_history(sample, asked)
+    fell = int((history.above_floor.values[-1] < 0).sum())
+    attrs = audit.attrs | {"promote": int(audit.attrs["promote"] and not fell), "below_floor": fell}
+    return audit.merge(history).assign_attrs(attrs)
 
 
 def _lacks(sample: Sample) -> str:
@@ -266,4 +407,4 @@ def _lacks(sample: Sample) -> str:
     return "the corpus has no profiles (closed-world has)" if world is None else ""
 
 
-DIAGNOSTIC = Diagnostic(tier="pass", measure=_measure, lacks=_lacks)
+DIAGNOSTIC = Diagnostic(tier="pass", measure=audit_checkpoints, lacks=_lacks)

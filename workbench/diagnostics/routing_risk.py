@@ -16,12 +16,13 @@ NAN = float("nan")
 class DominantPressure:
     """What lifts the dominant prediction over the targets, on average over the failed rows."""
 
-    rows: int  # failed rows of the profile
-    bias_advantage: float  # b_dominant - b_target [nat]; NaN without failed rows
-    hidden_advantage: float  # (w_dominant - w_target) . h [nat]
-    win_rate: float  # share of these rows where dominant is above target
-    bias_share: float
-    pressure: str
+    rows: int = 0  # failed rows of the profile
+    bias_advantage: float = NAN  # b_dominant - b_target [nat]
+    prior_advantage: float = NAN  # (w_dominant - w_target) . mean hidden state [nat]
+    hidden_advantage: float = NAN  # (w_dominant - w_target) . h [nat], the prior's part included
+    bias_share: float = NAN
+    constant_share: float = NAN  # of bias and prior, which do not depend on the prompt
+    pressure: str = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ def dominant_pressure(
     target: NDArray[np.int64],
     predicted: NDArray[np.int64],
     dominant: int,
+    prior: NDArray[np.float64] | None = None,
 ) -> DominantPressure:
     """Split the dominant prediction's advantage over the targets of the failed rows.
 
@@ -90,26 +92,24 @@ def dominant_pressure(
         Right and given ids.
     dominant : int
         The most frequent prediction.
+    prior : (vocabulary,) float64, optional
+        Logits of the mean hidden state [nat]; without it only the bias counts as constant.
     """
     failed = np.flatnonzero(predicted != target)
     if not len(failed):
-        return DominantPressure(
-            rows=0,
-            bias_advantage=NAN,
-            hidden_advantage=NAN,
-            win_rate=NAN,
-            bias_share=NAN,
-            pressure="none",
-        )
+        return DominantPressure()
     advantage = scores[failed, dominant] - scores[failed, target[failed]]
     of_bias = bias[dominant] - bias[target[failed]]
     mean_bias, mean_hidden = of_bias.mean(), (advantage - of_bias).mean()
+    mean_prior = NAN if prior is None else float((prior[dominant] - prior[target[failed]]).mean())
+    constant = mean_bias + np.nan_to_num(mean_prior)
     return DominantPressure(
         rows=len(failed),
         bias_advantage=float(mean_bias),
+        prior_advantage=mean_prior,
         hidden_advantage=float(mean_hidden),
-        win_rate=float((advantage > 0).mean()),
         bias_share=float(bias_share(mean_bias, mean_hidden)),
+        constant_share=float(bias_share(constant, advantage.mean() - constant)),
         pressure=str(pressure(mean_bias, mean_hidden)),
     )
 

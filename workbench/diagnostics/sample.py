@@ -144,10 +144,11 @@ class Sample:
         """Mean hidden state over training text, and what that text is."""
         tokens, length = self.data.train, self.sequence_length
         if tokens.answers is not None:
-            rows = [
-                tokens.ids[tokens.document(i)][None].astype(np.int64)
-                for i in range(tokens.n_document)
-            ]
+            records = [tokens.ids[tokens.document(i)] for i in range(tokens.n_document)]
+            by_length: dict[int, list[NDArray[np.int32]]] = {}
+            for ids in records:
+                by_length.setdefault(len(ids), []).append(ids)
+            rows = [np.stack(group).astype(np.int64) for group in by_length.values()]
             about = f"all positions of {tokens.n_document} training records"
         else:
             limit = REFERENCE_ROWS * length

@@ -3,20 +3,30 @@
 Letters: ``B`` rows, ``K`` value heads, ``T`` positions, ``D`` channels of a head.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import numpy as np
 import torch
 import xarray as xr
-from numpy.typing import NDArray
 from torch import Tensor
 
+from workbench.diagnostics.intervention import Intervention
+from workbench.diagnostics.mixing import ALPHA, Changes, cost_table, gradient_shares, scalars
 from workbench.diagnostics.sample import Diagnostic, Rows, Sample
-from workbench.evaluation import ratio_error
 from workbench.model import Network, record
+from workbench.model.value_residual import ValueResidual
 from workbench.result import check, variable
-from workbench.training import next_token_loss
+
+IDLE = 0.01  # signed share of the mixed value that is as good as none
+MEASURED = {
+    "alpha": "learned alpha, before its gate",
+    "alpha_effective": "mix applied to the earlier value",
+    "contribution": "signed projection of what was mixed in on the mixed value",
+    "contribution_share": "share of norms that was mixed in",
+    "cosine": "cosine of the earlier value and the visit's own",
+    "gradient_share": "share of the alphas' gradient magnitude",
+}
 
 
 def value_residual(models: Mapping[int, Network], rows: Rows) -> xr.Dataset:
@@ -24,8 +34,9 @@ def value_residual(models: Mapping[int, Network], rows: Rows) -> xr.Dataset:
 
     The raw alpha cannot be read alone: rescaling the value matrix absorbs it. Read it with
     `contribution`, the share of the mixed value that the earlier one supplies, signed: negative
-    means that it is subtracted. `ablation_cost` sets the mix to 0 in a trained model, which
-    overstates what a model trained without it would lose; it is measured at the last step only.
+    means that it is subtracted. The share of norms hides cancellation: a visit whose own value
+    takes back what was mixed in has a high share and a projection of 0. Costs are measured at the
+    last step, in a trained model, which overstates what a model trained without it would lose.
 
     Parameters
     ----------
@@ -37,110 +48,89 @@ def value_residual(models: Mapping[int, Network], rows: Rows) -> xr.Dataset:
     Returns
     -------
     Dataset
-        Dims ``step, visit``; NaN at visit 0, which has no earlier value.
+        Dims ``step, visit``; NaN at visit 0, which has no earlier value. At the last step, over
+        ``visit``: costs of four changes with their paired standard errors (`mixing.COSTS`),
+        `death`, the step from which `contribution` stays under 1 % where mixing in nothing costs
+        no more than twice its error (NaN: alive), and `decision` with its `reason`.
 
     Raises
     ------
     ValueError
         If a model has no value residual.
     """
-    steps = sorted(models)
-    found = [_measure(models[step], rows, ablate=step == steps[-1]) for step in steps]
-    names = {
-        "alpha": "learned alpha, before its gate",
-        "alpha_effective": "mix applied to the earlier value",
-        "contribution": "signed projection of what was mixed in on the mixed value",
-        "contribution_share": "share of norms that was mixed in",
-        "cosine": "cosine of the earlier value and the visit's own",
-        "gradient_share": "share of the alphas' gradient magnitude",
-    }
+    steps, found = sorted(models), []
+    for step in steps:
+        model = models[step]
+        table, changes = _measure(model, rows)
+        found.append(table)
+    course = np.pad(found, ((0, 0), (1, 0), (0, 0)), constant_values=np.nan)  # visit 0
     data = {
-        key: variable(("step", "visit"), np.stack([each[key] for each in found]), what)
-        for key, what in names.items()
+        name: variable(("step", "visit"), course[..., at], what)
+        for at, (name, what) in enumerate(MEASURED.items())
     }
-    data |= {
-        key: variable(("step", "visit"), np.stack([each[key] for each in found]), what, "nat/token")
-        for key, what in {
-            "ablation_cost": "loss added by mixing in nothing",
-            "ablation_standard_error": "its standard error over groups",
-        }.items()
-    }
-    visits = np.arange(models[steps[0]].config.n_layer)
-    coords = {"step": steps, "visit": visits, "block": ("visit", visits)}
-    config = models[steps[0]].config.value_residual
-    attrs = {"rows": len(rows.inputs)} | (asdict(config) if config else {})
-    return check(xr.Dataset(data, coords=coords, attrs=attrs))
+    visits = np.arange(model.config.n_layer)
+    costs = cost_table(model, rows, changes=changes, dim="visit").assign_coords(visit=visits[1:])
+    costs = costs.reindex(visit=visits, fill_value={"decision": "", "reason": ""})
+    nats = np.log(2) * rows.bytes.sum() / len(rows.bytes)  # a token, for a bit a byte
+    for name in ("cost", "standard_error"):  # of mixing in nothing, as it was first promised
+        zero = costs["zero_cost" if name == "cost" else "zero_cost_standard_error"]
+        last = zero.expand_dims(step=steps[-1:]).reindex(step=steps) * nats
+        data[f"ablation_{name}"] = variable(last.dims, last, zero.attrs["long_name"], "nat/token")
+    idle = np.abs(data["contribution"].values) < IDLE
+    since = np.logical_and.accumulate(idle[::-1])[::-1]
+    dead = since[-1] & (np.abs(costs.zero_cost) <= 2 * costs.zero_cost_standard_error).values
+    when = np.where(dead, np.array(steps)[since.argmax(axis=0)], np.nan)
+    data["death"] = variable("visit", when, "step from which nothing is mixed in")
+    attrs = asdict(model.value_residual.config) | {"rows": len(rows.inputs)}
+    attrs["init_effective"] = initial_mix(model)
+    coords = {"step": steps, "block": ("visit", visits)}
+    return check(costs.assign(data).assign_coords(coords).assign_attrs(attrs))
 
 
-def _measure(model: Network, rows: Rows, *, ablate: bool) -> dict[str, NDArray[np.float64]]:
-    """Measure one checkpoint; every entry is (visit,) with NaN first."""
+def _measure(model: Network, rows: Rows) -> tuple[list[list[float]], Changes]:
+    """Measure one checkpoint: a row a visit from 1 on, and what may be changed there."""
     config = model.config.value_residual
     if config is None:
         raise ValueError("this model has no value residual")
-    visits = range(1, model.config.n_layer)
-    alpha = model.value_residual.alpha.detach().double()
-    effective = model.value_residual.effective().detach().double()
-    sites = [
-        f"visit.{v}.{name}" for v in range(model.config.n_layer) for name in ("value_own", "value")
-    ]
-    with torch.no_grad(), record(model, sites) as seen:
-        base = rows.losses(model)
-    columns: dict[str, list[float]] = {
-        "alpha": alpha.tolist(),
-        "alpha_effective": effective.tolist(),
-        "contribution": [],
-        "contribution_share": [],
-        "cosine": [],
-        "gradient_share": _gradient_share(model, rows),
-        "ablation_cost": [],
-        "ablation_standard_error": [],
-    }
-    for visit in visits:
-        origin = 0 if config.source == "first" else visit - 1
+    alphas = [each for each in scalars(model) if each.parameter == ALPHA]
+    everywhere = range(model.config.n_layer)
+    sites = [f"visit.{visit}.{name}" for visit in everywhere for name in ("value_own", "value")]
+    with record(model, sites) as seen:
+        rows.losses(model)
+    raw = model.get_parameter(ALPHA).detach().double().tolist()
+    found: list[list[float]] = []
+    changes: dict[str, list[Intervention]] = {name: [] for name in ("zero", "own", "mean", "reset")}
+    for each, alpha, gradient in zip(
+        alphas, raw, gradient_shares(model, rows, alphas), strict=True
+    ):
+        at, mix = f"visit.{each.visit}.value", float(each.values(model)[0])
+        origin = f"visit.{0 if config.source == 'first' else each.visit - 1}.value"
         own, mixed, source = (
             seen[site].transpose(1, 2)[rows.present].double()  # (token, K, D)
-            for site in (
-                f"visit.{visit}.value_own",
-                f"visit.{visit}.value",
-                f"visit.{origin}.value",
-            )
+            for site in (f"{at}_own", at, origin)
         )
-        added = effective[visit - 1] * source
-        columns["contribution"].append(float((added * mixed).sum() / mixed.square().sum()))
-        norms = [part.norm(dim=-1).mean() for part in (added, mixed - added)]
-        columns["contribution_share"].append(float(norms[0] / (norms[0] + norms[1])))
-        cosine = (source * own).sum(dim=-1) / (source.norm(dim=-1) * own.norm(dim=-1))
-        columns["cosine"].append(float(cosine.mean()))
-        if not ablate:
-            columns["ablation_cost"].append(np.nan)
-            columns["ablation_standard_error"].append(np.nan)
-            continue
-        alone = {f"visit.{visit}.value": _always(seen[f"visit.{visit}.value_own"])}
-        with torch.no_grad(), record(model, replace=alone):
-            cost = rows.losses(model) - base
-        error = ratio_error(cost, np.ones_like(cost), rows.group)
-        columns["ablation_cost"].append(float(cost.mean()))
-        columns["ablation_standard_error"].append(np.nan if error is None else error)
-    return {name: np.array([np.nan, *values]) for name, values in columns.items()}
+        added = mix * source
+        norms = torch.stack([part.norm(dim=-1).mean() for part in (added, mixed - added)])
+        cosine = torch.linalg.vecdot(source, own) / (source.norm(dim=-1) * own.norm(dim=-1))
+        projection = float((added * mixed).sum() / mixed.square().sum())
+        share = float(norms[0] / norms.sum())
+        found.append([alpha, mix, projection, share, float(cosine.mean()), gradient])
+        mean = (mixed - own).mean(dim=0)[:, None].to(seen[at].dtype)  # (K, 1, D)
+        instead = {"zero": seen[f"{at}_own"], "own": mix * seen[origin]}
+        for name, value in (instead | {"mean": seen[f"{at}_own"] + mean}).items():
+            changes[name].append(_put(at, value))
+        changes["reset"].append(each.set_to(model, initial_mix(model)))
+    return found, changes
 
 
-def _always(tensor: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return a site edit that puts `tensor` there."""
-    return lambda _: tensor
+def initial_mix(model: Network) -> float:
+    """Return the mix that every visit began with, behind its gate."""
+    return float(ValueResidual(model.value_residual.config, 2).effective().detach()[0])
 
 
-def _gradient_share(model: Network, rows: Rows) -> list[float]:
-    """Return each alpha's share of the summed gradient magnitude; NaN when all are 0."""
-    alpha = model.value_residual.alpha
-    required = alpha.requires_grad
-    alpha.requires_grad_(True)
-    (gradient,) = torch.autograd.grad(next_token_loss(model, rows.inputs, rows.targets), alpha)
-    alpha.requires_grad_(required)
-    magnitude = gradient.double().abs()
-    total = float(magnitude.sum())
-    if total == 0:
-        return [float("nan")] * len(magnitude)
-    return [float(value) / total for value in magnitude]
+def _put(site: str, tensor: Tensor) -> Intervention:
+    """Return the change that puts `tensor` at a site."""
+    return Intervention(name=site, edits={site: lambda _: tensor})
 
 
 def _of_sample(sample: Sample) -> xr.Dataset:

@@ -5,12 +5,12 @@ import textwrap
 from typing import Any
 
 import ipywidgets as widgets
-import plotly.graph_objects as go
 import xarray as xr
 
-from workbench import plots, readings, runs
+from workbench import readings, runs
 from workbench.folder import InputError, RunFolder, find_run
 from workbench.plots.report import open_diagnosis, run_facts
+from workbench.plots.view import View
 
 
 class RunChooser(widgets.VBox):
@@ -53,8 +53,10 @@ class RunChooser(widgets.VBox):
             layout=widgets.Layout(width="32em"),
         )
         self.facts = widgets.HTML()
+        hidden = widgets.Layout(display="none", width="32em")
+        self.progress = widgets.FloatProgress(max=1.0, layout=hidden)
         self.menu.observe(self._redraw, names="value")
-        super().__init__([self.menu, self.facts])
+        super().__init__([self.menu, self.facts, self.progress])
         self._redraw()
 
     @property
@@ -63,12 +65,14 @@ class RunChooser(widgets.VBox):
         return find_run(self.menu.value)
 
     def diagnosis(self) -> xr.DataTree:
-        """Open the diagnosis of the chosen run, measuring it first if it has none."""
+        """Open the diagnosis of the chosen run; if it has none, measure it under a progress bar."""
         if not (self.folder.path / "diagnosis.nc").exists():
             from workbench import diagnostics, evaluation
 
+            self.progress.layout.display = "flex"
             opened = evaluation.open_run(self.folder.path)
-            diagnostics.save_diagnosis(opened, diagnostics.diagnose(opened))
+            diagnostics.save_diagnosis(opened, diagnostics.diagnose(opened, watch=self._watch))
+            self.progress.layout.display = "none"
         return open_diagnosis(self.folder)
 
     def reading(self, diagnostic: str) -> str:
@@ -82,13 +86,19 @@ class RunChooser(widgets.VBox):
         text = readings.reading(diagnostic, tree[diagnostic].to_dataset())
         return textwrap.fill(text, 100)  # Jupyter breaks a long line inside a word
 
-    def figure(self, diagnostic: str) -> go.Figure | None:
-        """Draw a diagnostic of the chosen run; None where it was not measured."""
+    def figure(self, diagnostic: str) -> View | None:
+        """Return a diagnostic of the chosen run as a view; None where it was not measured."""
         tree = self.diagnosis()
         if diagnostic not in tree.children:
             return None
-        figure: go.Figure = getattr(plots, diagnostic)(tree[diagnostic].to_dataset())
-        return figure
+        name, said = self.folder.name, self.reading(diagnostic)
+        code = f"diagnostics.diagnose(evaluation.open_run({name!r}), only=[{diagnostic!r}])"
+        data = tree[diagnostic].to_dataset()
+        return View(plot=diagnostic, data=data, sentence=said, code=code)
+
+    def _watch(self, name: str, done: float) -> None:
+        """Show what is being measured, and the share that is done."""
+        self.progress.value, self.progress.description = done, name
 
     def _redraw(self, change: Any = None) -> None:
         """Show the facts of the chosen run."""

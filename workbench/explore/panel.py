@@ -13,7 +13,8 @@ import xarray as xr
 
 from workbench.plots.view import View
 
-WAIT = 0.12  # seconds of quiet before a redraw: a dragged slider asks once
+WAIT = 0.08  # seconds of quiet before a redraw: a dragged slider asks once
+WIDTH = 960  # pixels of a figure
 Drawing = Callable[..., View | None]
 
 
@@ -44,6 +45,7 @@ class Panel(widgets.VBox):
         controls: Mapping[str, Any],
         actions: Mapping[str, Callable[[], str]] | None = None,
     ) -> None:
+        self.title = title
         self.controls = dict(controls)
         self._drawings = list(views)
         self._needs = [set(inspect.signature(view).parameters) for view in views]
@@ -54,7 +56,7 @@ class Panel(widgets.VBox):
         self._stale: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._message = widgets.HTML()
-        self._figures = [go.FigureWidget(view.figure if view else None) for view in self._views]
+        self._figures = [_figure(view) for view in self._views]
         self._sentences = [widgets.HTML(_sentence(view)) for view in self._views]
         self._places = [
             widgets.VBox([sentence, figure], layout=_place(view))
@@ -113,18 +115,21 @@ class Panel(widgets.VBox):
     def _redraw(self) -> None:
         """Draw the views that depend on what has changed; say on the panel what went wrong."""
         changed, self._stale = self._stale, set()
-        if not changed:
-            return
-        try:
-            for at, needs in enumerate(self._needs):
-                if needs & changed:
-                    view = self._drawings[at](**self._chosen(self._drawings[at]))
-                    self._views[at] = view
-                    self._show(at, view)
-        except Exception as error:
-            self._message.value = _failure(error)
-            raise
-        self._message.value = ""
+        errors = []
+        for at, needs in enumerate(self._needs):
+            if needs & changed:
+                try:
+                    self._views[at] = self._drawings[at](**self._chosen(self._drawings[at]))
+                    self._show(at, self._views[at])
+                except Exception as error:
+                    self._views[at] = None  # an old figure would contradict the controls
+                    self._stale |= needs & changed  # to be tried again with the next change
+                    self._show(at, None)
+                    errors.append(error)
+        if changed:
+            self._message.value = "".join(map(_failure, errors))
+        if errors:
+            raise errors[0]
 
     def _show(self, at: int, view: View | None) -> None:
         """Replace what one view's widgets show."""
@@ -132,7 +137,7 @@ class Panel(widgets.VBox):
         self._sentences[at].value = _sentence(view)
         if view is None:
             return
-        widget, new = self._figures[at], view.figure
+        widget, new = self._figures[at], _wide(view)
         with widget.batch_update():
             if [trace.type for trace in widget.data] == [trace.type for trace in new.data]:
                 for old, trace in zip(widget.data, new.data, strict=True):
@@ -181,6 +186,18 @@ class Panel(widgets.VBox):
         said = "\n\n".join(view.sentence for view in self.views)
         drawn = svg([view.figure for view in self.views])
         return bundle | {"image/svg+xml": drawn, "text/plain": said}
+
+
+def _figure(view: View | None) -> go.FigureWidget:
+    """Make the widget of a view; nothing in it sends data anywhere."""
+    widget = go.FigureWidget(_wide(view) if view else None)
+    widget._config = {"displaylogo": False, "showSendToCloud": False, "plotlyServerURL": ""}
+    return widget
+
+
+def _wide(view: View) -> go.Figure:
+    """Give a view's figure a width: a widget is drawn before it has a place to fill."""
+    return go.Figure(view.figure).update_layout(width=WIDTH, modebar_bgcolor="rgba(0,0,0,0)")
 
 
 def _place(view: View | None) -> widgets.Layout:

@@ -11,21 +11,27 @@ from workbench.plots.style import DIVERGING, SERIES, axis_title, escaped, hover,
 
 ROLES = ("query", "key", "value", "attention_out", "feedforward_in", "feedforward_out")
 ROW, COURSE, LABELS = 32, 220, 64  # pixels: a row of cells, the lines, what is between them
+MEASURE = "effective_rank_ratio"
+FACTS = ["effective_rank", "effective_rank_energy", "participation_ratio", "stable_rank"]
+FACTS += ["numerical_rank", "condition_number", "effective_rank_gaussian", MEASURE, "alpha"]
+FACTS += ["activation", "activation_standard_error", "cost", "cost_standard_error", "corner"]
 CALM = 0.5  # the colour scale reaches at least this far from 1
-GAP = 1.4  # rows that the row of embedding and head takes, its distance included
 
 
-def effective_rank(ds: xr.Dataset) -> go.Figure:
+def effective_rank(ds: xr.Dataset, *, measure: str = MEASURE) -> go.Figure:
     """Draw blocks by roles, each cell the effective rank over that of a Gaussian of its shape.
 
     1 is what random weights of that shape have; below 1 (orange) fewer directions carry the
     matrix. Embedding and head stand above the blocks. With a ``step`` dim the cells show the last
-    step and a second panel shows the course of each role, as the median over blocks.
+    step and a second panel shows the course of each role, as the median over blocks; of
+    `readings.rank_evidence` it shows what each block is worth. Clicks set the control ``matrix``.
 
     Parameters
     ----------
     ds : Dataset
-        Result of the diagnostic of the same name.
+        Result of the diagnostic of the same name, or of `readings.rank_evidence`.
+    measure : str
+        What the cells show, a variable by ``matrix``.
 
     Returns
     -------
@@ -33,85 +39,72 @@ def effective_rank(ds: xr.Dataset) -> go.Figure:
         Cells in rows of blocks, input at the top.
     """
     last = ds.isel(step=-1) if "step" in ds.dims else ds
-    has_course = "step" in ds.dims and ds.sizes["step"] > 1
-    in_block = np.asarray(ds.block.values) >= 0
-    inside, outside = last.isel(matrix=in_block), last.isel(matrix=~in_block)
-    figure = go.Figure()
-    if inside.sizes["matrix"]:
-        figure.add_trace(_cells(inside, _blocks(inside), _roles(inside)))
-    if outside.sizes["matrix"]:
-        figure.add_trace(_outside(outside))
-    if has_course:
-        figure.add_traces(_course(ds.effective_rank_ratio))
-    cells = ROW * (len(_blocks(inside)) + (GAP if outside.sizes["matrix"] else 0))
+    has_course = ds.sizes.get("step", 0) > 1 or "block_cost" in ds
+    ratio = last[measure]
+    figure = go.Figure(_cells(last, measure))
+    n_row = len(figure.data[0].y)
+    if "block_cost" in ds:
+        figure.add_trace(_costs(ds))
+    elif has_course:
+        figure.add_traces(_course(ds[measure]))
+    cells = ROW * n_row
     below = LABELS + COURSE if has_course else 0
     floor = below / (cells + below)  # of the cells, as a share of the plot's height
-    _place(figure, inside, outside, floor=floor)
-    if has_course:
-        _place_course(figure, axis_title(ds.effective_rank_ratio, width=34), cells + below)
-    ratio = last.effective_rank_ratio
-    figure.update_layout(coloraxis=_colours(ratio.values, floor=floor))
+    plain = {"showgrid": False, "zeroline": False, "type": "category"}
+    figure.update_layout(xaxis=plain, yaxis=plain | {"domain": [floor, 1], "autorange": "reversed"})
+    if "block_cost" in ds:
+        _place_course(figure, "block", axis_title(ds.block_cost, width=34), cells + below)
+    elif has_course:
+        title = f"{axis_title(ds[measure], width=34)}<br>median over blocks"
+        _place_course(figure, "optimizer step [1]", title, cells + below)
+    middle = 0.0 if "compared" in ds.attrs else float(ratio.median()) if measure == "alpha" else 1.0
+    figure.update_layout(coloraxis=_colours(ratio.values, middle, floor=floor))
+    chance = "; 1 is random weights of that shape" if measure == MEASURE and middle else ""
     figure.add_annotation(
-        text=f"cells: {axis_title(ratio, width=110)}; 1 is random weights of that shape",
+        text=f"cells: {axis_title(ratio, width=110)}{chance}",
         **{"x": 0, "xref": "paper", "xanchor": "left", "showarrow": False},
         **{"y": 1, "yref": "paper", "yanchor": "bottom", "yshift": 8},
     )
     return styled(figure, height=max(200, round(96 + cells + below)))
 
 
-def _blocks(inside: xr.Dataset) -> list[int]:
-    """Return the blocks present, input first."""
-    return sorted({int(block) for block in inside.block.values})
-
-
-def _roles(inside: xr.Dataset) -> list[str]:
-    """Return the roles present, known ones in their order in a block, then the rest."""
-    present = [str(role) for role in inside.role.values]
-    return [r for r in ROLES if r in present] + sorted(set(present) - set(ROLES))
-
-
-def _cells(inside: xr.Dataset, blocks: list[int], roles: list[str]) -> go.Heatmap:
-    """Draw the matrices inside blocks; of several in one cell the lowest counts."""
+def _cells(ds: xr.Dataset, measure: str) -> go.Heatmap:
+    """Draw every matrix; embedding and head in a row of their own, named in the cell."""
+    present = {
+        str(role) for role, block in zip(ds.role.values, ds.block.values, strict=True) if block >= 0
+    }
+    roles = [r for r in ROLES if r in present] + sorted(present - set(ROLES)) or [
+        "embedding",
+        "head",
+    ]
+    known = ds.isel(
+        matrix=((ds.block >= 0) | (measure == MEASURE) | np.isfinite(ds[measure])).values
+    )
+    blocks = sorted({int(block) for block in known.block.values})
     shape = (len(blocks), len(roles))
     lowest = np.full(shape, np.nan)
+    text, names = np.full(shape, "", dtype=object), np.full(shape, "", dtype=object)
     facts = np.full(shape, "no such matrix", dtype=object)
-    for index in range(inside.sizes["matrix"]):
-        point = inside.isel(matrix=index)
-        cell = blocks.index(int(point.block)), roles.index(str(point.role.item()))
-        told = [] if facts[cell] == "no such matrix" else [facts[cell]]
-        facts[cell] = "<br><br>".join([*told, _facts(point)])
-        lowest[cell] = np.fmin(lowest[cell], float(point.effective_rank_ratio))
+    for index, matrix in enumerate(known.matrix.values):
+        point = known.isel(matrix=index)
+        block, role, value = int(point.block), str(point.role.item()), float(point[measure])
+        cell = blocks.index(block), roles.index(role) if block >= 0 else int(names[0, 0] != "")
+        told = [facts[cell]] if names[cell] else []  # of several in one cell the lowest counts
+        lowest[cell] = np.fmin(lowest[cell], value)
+        shown = f"{lowest[cell]:.2f}" if np.isfinite(lowest[cell]) else ""
+        text[cell] = shown if block >= 0 else f"{escaped(role)} {shown}"
+        facts[cell], names[cell] = "<br><br>".join([*told, _facts(point)]), escaped(matrix)
     return go.Heatmap(
         x=[escaped(role) for role in roles],
-        y=[f"block {block}" for block in blocks],
+        y=["outside" if block < 0 else f"block {block}" for block in blocks],
         z=[rounded(row) for row in lowest],
-        text=[[_number(value) for value in row] for row in lowest],
+        text=text.tolist(),
         hovertext=facts.tolist(),
-        **_heatmap(),
+        customdata=names.tolist(),
+        meta={"sets": "matrix"},
+        **{"coloraxis": "coloraxis", "xgap": 3, "ygap": 3, "hoverongaps": False},
+        **{"texttemplate": "%{text}", "hoverinfo": "text", "textfont": {"size": 13}},
     )
-
-
-def _outside(outside: xr.Dataset) -> go.Heatmap:
-    """Draw embedding and head as one row, named in the cell."""
-    points = [outside.isel(matrix=index) for index in range(outside.sizes["matrix"])]
-    ratios = outside.effective_rank_ratio.values
-    names = [escaped(point.role.item()) for point in points]
-    return go.Heatmap(
-        x=[escaped(point.matrix.item()) for point in points],
-        y=["outside"],
-        z=[rounded(ratios)],
-        text=[[f"{name} {_number(v)}" for name, v in zip(names, ratios, strict=True)]],
-        hovertext=[[_facts(point) for point in points]],
-        xaxis="x2",
-        yaxis="y2",
-        **_heatmap(),
-    )
-
-
-def _heatmap() -> dict[str, Any]:
-    """Return what both heatmaps share."""
-    look = {"coloraxis": "coloraxis", "xgap": 3, "ygap": 3, "hoverongaps": False}
-    return look | {"texttemplate": "%{text}", "hoverinfo": "text", "textfont": {"size": 13}}
 
 
 def _facts(point: xr.Dataset) -> str:
@@ -119,12 +112,8 @@ def _facts(point: xr.Dataset) -> str:
     shape = ""
     if {"rows", "columns"} <= set(point.coords):
         shape = f" ({int(point.rows)} x {int(point.columns)})"
-    return hover(point, title=escaped(point.matrix.item()) + shape)
-
-
-def _number(value: float) -> str:
-    """Write a ratio in two decimals, or nothing."""
-    return f"{value:.2f}" if np.isfinite(value) else ""
+    told = point[[name for name in FACTS if name in point]]
+    return hover(told, title=escaped(point.matrix.item()) + shape)
 
 
 def _course(ratio: xr.DataArray) -> list[go.Scatter]:
@@ -146,54 +135,43 @@ def _course(ratio: xr.DataArray) -> list[go.Scatter]:
                 line={"color": SERIES[number % 6], "dash": dashes[number // 6 % 3], "width": 2},
                 marker={"size": 5},
                 hovertemplate=f"{escaped(role)}, step %{{x}}: %{{y:.3f}}<extra></extra>",
-                xaxis="x3",
-                yaxis="y3",
+                xaxis="x2",
+                yaxis="y2",
             )
         )
     return lines
 
 
-def _place(figure: go.Figure, inside: xr.Dataset, outside: xr.Dataset, *, floor: float) -> None:
-    """Lay the row of embedding and head above the blocks, with cells of the same size."""
-    n_row, n_column, n_outside = len(_blocks(inside)), len(_roles(inside)), outside.sizes["matrix"]
-    plain = {"showgrid": False, "zeroline": False, "type": "category"}
-    top = floor + (1 - floor) * (n_row / (n_row + GAP) if n_outside else 1.0)
-    lowest = 1 - (1 - top) / GAP
-    share = n_outside / max(n_column, n_outside, 1)
-    figure.update_layout(
-        xaxis=plain | {"domain": [0, 1]},
-        yaxis=plain | {"domain": [floor, top], "autorange": "reversed"},
+def _costs(ds: xr.Dataset) -> go.Bar:
+    """Draw what each block is worth, with two standard errors either way."""
+    return go.Bar(
+        x=[f"block {visit}" for visit in ds.visit.values],
+        y=rounded(ds.block_cost),
+        error_y={"type": "data", "array": rounded(2 * ds.block_cost_standard_error)},
+        marker_color=SERIES[0],
+        hovertemplate="%{x}: %{y} bit/byte<extra></extra>",
+        showlegend=False,
+        xaxis="x2",
+        yaxis="y2",
     )
-    if n_outside:
-        hidden = plain | {"showticklabels": False}
-        figure.update_layout(
-            {
-                "xaxis2": hidden | {"anchor": "y2", "domain": [0, share]},
-                "yaxis2": hidden | {"anchor": "x2", "domain": [lowest, 1]},
-            }
-        )
 
 
-def _place_course(figure: go.Figure, title: str, height: float) -> None:
+def _place_course(figure: go.Figure, along: str, title: str, height: float) -> None:
     """Lay the lines under the cells, their legend beside them."""
     top = COURSE / height
     figure.update_layout(
         {
-            "xaxis3": {"anchor": "y3", "title": "optimizer step [1]"},
-            "yaxis3": {
-                "anchor": "x3",
-                "domain": [0, top],
-                "title": f"{title}<br>median over blocks",
-            },
+            "xaxis2": {"anchor": "y2", "title": along},
+            "yaxis2": {"anchor": "x2", "domain": [0, top], "title": title},
             "legend": {"orientation": "v", "x": 1.01, "y": top, "yanchor": "top"},
         }
     )
 
 
-def _colours(ratios: NDArray[np.float64], *, floor: float) -> dict[str, Any]:
-    """Make the common colour scale, symmetric around 1 and never so tight that noise shouts."""
+def _colours(ratios: NDArray[np.float64], middle: float, *, floor: float) -> dict[str, Any]:
+    """Make the common colour scale, symmetric and never so tight that noise shouts."""
     finite = ratios[np.isfinite(ratios)]
-    reach = max(CALM, float(np.abs(finite - 1).max())) if len(finite) else CALM
+    reach = max(CALM, float(np.abs(finite - middle).max())) if len(finite) else CALM
     bar = {"thickness": 10, "x": 1.01, "y": 1, "yanchor": "top", "len": 1 - floor}
-    colours = {"colorscale": DIVERGING, "cmid": 1, "colorbar": bar | {"outlinewidth": 0}}
-    return colours | {"cmin": round(1 - reach, 2), "cmax": round(1 + reach, 2)}
+    colours = {"colorscale": DIVERGING, "cmid": middle, "colorbar": bar | {"outlinewidth": 0}}
+    return colours | {"cmin": round(middle - reach, 2), "cmax": round(middle + reach, 2)}

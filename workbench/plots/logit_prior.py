@@ -1,6 +1,7 @@
 """Figure of the logit prior: which part of the margin made the winner win."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -22,13 +23,7 @@ from workbench.plots.style import (
 )
 
 PARTS = {"bias": VERMILLION, "prior": ORANGE, "context": BLUE}
-VERDICTS = {
-    "bias": VERMILLION,
-    "prior": ORANGE,
-    "both": PURPLE,
-    "joint": GREY,
-    "context": BLUE,
-}
+VERDICTS = {"bias": VERMILLION, "prior": ORANGE, "both": PURPLE, "joint": GREY, "context": BLUE}
 FEW = 12  # records that still get a row each
 ROWS = 24  # rows of one figure
 
@@ -60,9 +55,7 @@ def logit_prior(ds: xr.Dataset) -> go.Figure:
     figure.update_xaxes(title_text=f"part of the winner's margin, mean [{units}]", row=1, col=1)
     figure.update_xaxes(title_text="share of records by verdict [1]", range=[0, 1], row=1, col=2)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
-    figure.update_layout(
-        barmode="relative",
-    )
+    figure.update_layout(barmode="relative")
     return styled(figure, height=max(280, 130 + 30 * len(rows)))
 
 
@@ -97,55 +90,38 @@ def _without_context(group: xr.Dataset) -> float:
 
 
 def _part(rows: dict[str, xr.Dataset], part: str, colour: str) -> go.Bar:
-    """Draw one part of the margin, its mean in each row."""
+    """Draw one part of the margin, its mean in each row; a click chooses the row's profile."""
     means = [float(group[part].mean(skipna=False)) for group in rows.values()]
-    return go.Bar(
-        x=rounded(means),
-        y=list(rows),
-        name=part,
-        orientation="h",
-        marker={"color": colour},
-        hovertext=[_facts(label, group) for label, group in rows.items()],
-        hoverinfo="text",
-    )
+    look = {"orientation": "h", "marker": {"color": colour}}
+    named = [group for group in rows.values() if "profile" in group.coords]
+    profiles = [str(group.profile.values[0]) for group in named]
+    sets = {"customdata": profiles, "meta": {"sets": "chosen"}} if named else {}
+    return go.Bar(x=rounded(means), y=list(rows), name=part, **look, **_told(rows), **sets)
+
+
+def _told(rows: dict[str, xr.Dataset]) -> dict[str, Any]:
+    """Give the facts of every row on hover."""
+    return {"hovertext": [_facts(*row) for row in rows.items()], "hoverinfo": "text"}
 
 
 def _margin(rows: dict[str, xr.Dataset]) -> go.Scatter:
     """Mark the mean margin."""
-    return go.Scatter(
-        x=rounded([float(group.margin.mean(skipna=False)) for group in rows.values()]),
-        y=list(rows),
-        name="margin",
-        mode="markers",
-        marker={
-            "symbol": "diamond",
-            "size": 9,
-            "color": INK,
-            "line": {"width": 1, "color": "#fff"},
-        },
-        hovertext=[_facts(label, group) for label, group in rows.items()],
-        hoverinfo="text",
-    )
+    means = rounded([float(group.margin.mean(skipna=False)) for group in rows.values()])
+    mark = {"symbol": "diamond", "size": 9, "color": INK, "line": {"width": 1, "color": "#fff"}}
+    look = {"mode": "markers", "marker": mark, "name": "margin"}
+    return go.Scatter(x=means, y=list(rows), **look, **_told(rows))
 
 
 def _verdicts(rows: dict[str, xr.Dataset], verdict: str, colour: str) -> go.Bar:
     """Draw the share of one verdict in each row, its count inside."""
     counts = [int((group.verdict == verdict).sum()) for group in rows.values()]
     sizes = [group.sizes["record"] for group in rows.values()]
-    return go.Bar(
-        x=rounded(np.divide(counts, sizes)),
-        y=list(rows),
-        name=verdict,
-        orientation="h",
-        marker={"color": colour},
-        showlegend=verdict not in PARTS and any(counts),
-        text=[(verdict if max(sizes) == 1 else str(count)) if count else "" for count in counts],
-        textposition="inside",
-        textangle=0,
-        insidetextanchor="middle",
-        hovertext=[_facts(label, group) for label, group in rows.items()],
-        hoverinfo="text",
-    )
+    words = [(verdict if max(sizes) == 1 else str(count)) if count else "" for count in counts]
+    inside = {"textposition": "inside", "textangle": 0, "insidetextanchor": "middle"}
+    look = {"orientation": "h", "marker": {"color": colour}, "name": verdict, "text": words}
+    shown = verdict not in PARTS and any(counts)
+    share = rounded(np.divide(counts, sizes))
+    return go.Bar(x=share, y=list(rows), showlegend=shown, **look, **inside, **_told(rows))
 
 
 def _facts(label: str, group: xr.Dataset) -> str:

@@ -1,5 +1,6 @@
 """The report of runs: their saved diagnoses as one page."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,15 +82,16 @@ def _part(run: RunFolder) -> Part:
                 "rate over its full value. The rate should reach zero where the run ends.",
             )
         )
-    for name, heading in HEADINGS.items():
-        if name in tree.children:
-            dataset = tree[name].to_dataset()
+    for name in dict.fromkeys([*HEADINGS, *tree.children]):
+        if name in tree.children and name in plots.__all__:  # what has a figure of its name
+            dataset, draw = tree[name].to_dataset(), getattr(plots, name)
+            told = (inspect.getdoc(draw) or "").partition("\n\nParameters\n")[0]
             sections.append(
                 Section(
-                    heading=heading,
+                    heading=HEADINGS.get(name, name.replace("_", " ").capitalize()),
                     lead=readings.reading(name, dataset),
-                    figure=getattr(plots, name)(dataset),
-                    how_to_read=HOW_TO_READ[name],
+                    figure=draw(dataset),
+                    how_to_read=HOW_TO_READ.get(name, " ".join(told.split())),
                 )
             )
     lead = ""

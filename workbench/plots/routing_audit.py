@@ -1,165 +1,160 @@
-"""Figure of the routing audit: which profiles own their answers, which collapsed."""
+"""Figure of the routing audit: how far each profile climbs before something is red."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
-from plotly.subplots import make_subplots
 
 from workbench.plots.style import (
     BLUE,
-    FAINT,
     GREY,
     INK,
     VERMILLION,
-    axis_title,
     escaped,
     hover,
     rounded,
     styled,
-    token,
 )
 from workbench.readings import judgeable
 
-PALE = "rgba(86,180,233,0.45)"
+PALE = "#c9cdd3"  # opaque, so that a dark page leaves the words on it readable
+LOOKS = {  # state of a rung: colour, letter
+    "green": (BLUE, "ok"),
+    "red": (VERMILLION, "RED"),
+    "not able to judge": (GREY, "?"),
+    "not reached": (PALE, "-"),
+}
 
 
 def routing_audit(ds: xr.Dataset) -> go.Figure:
-    """Draw a row a profile, worst first: owned, covered and missing answers; the dominant answer.
+    """Draw a row a profile, worst first, and a column a check, up to the first that is red.
 
-    Left: the share of a profile's targets that are predicted for a record of their own (owned),
-    only somewhere else in the profile (covered, not owned), and nowhere; the diamond is accuracy.
-    Right: the share of records that get the commonest answer, vermillion where the profile is
-    collapsed, then the root cause. A profile with one target, or whose contexts cannot decide
-    the answer, is not judged (grey).
+    Of two runs (`result.difference`) it draws the differences of accuracy and of owned targets.
 
     Parameters
     ----------
     ds : Dataset
         Result of the diagnostic of the same name.
     """
+    if ds.attrs.get("compared"):
+        return _compared(ds)
+    if not ds.sizes.get("profile"):
+        return styled(go.Figure(), height=80)
     rows = worst_first(ds)
-    labels = [_label(rows.isel(profile=index)) for index in range(rows.sizes["profile"])]
-    figure = make_subplots(
-        1, 3, column_widths=[0.5, 0.26, 0.24], horizontal_spacing=0.03, shared_yaxes=True
+    points = [rows.isel(profile=index) for index in range(rows.sizes["profile"])]
+    labels = [_label(point) for point in points]
+    if "rung" not in rows.dims:  # measured before there was a ladder
+        rows = rows.assign(state=(("profile", "rung"), [["not reached"]] * len(points)))
+        rows = rows.assign(localised=("profile", [""] * len(points)))
+    states = rows.state.values.tolist()
+    facts = [
+        [hover(point, title=f"{label}: {rung}") for rung in rows.rung.values]
+        for point, label in zip(points, labels, strict=True)
+    ]
+    figure = cells(
+        [[list(LOOKS).index(each) for each in row] for row in states],
+        text=[
+            [
+                LOOKS[each][1] + (f": {where}" if rung == "probe" and each == "red" else "")
+                for rung, each in zip(rows.rung.values, row, strict=True)
+            ]
+            for row, where in zip(states, rows.localised.values, strict=True)
+        ],
+        facts=facts,
+        rows=labels,
+        columns=[escaped(each) for each in rows.rung.values],
+        colours={name: colour for name, (colour, _) in LOOKS.items()},
     )
-    figure.add_traces(_coverage(rows, labels), rows=1, cols=1)
-    figure.add_trace(_dominant(rows, labels), row=1, col=2)
-    figure.add_trace(_causes(rows, labels), row=1, col=3)
-    left = {"title": {"text": "share of the profile's targets [1]"}, "range": [0, 1.5]}
-    right = {"title": {"text": axis_title(ds.dominant_rate, width=36)}, "range": [0, 1.02]}
-    figure.update_xaxes(left | {"tickvals": [0, 0.5, 1]}, col=1)
-    figure.update_xaxes(right | {"tickvals": [0, 0.5, 1]}, col=2)
-    figure.update_xaxes(range=[0, 1], visible=False, col=3)
+    figure.update_xaxes(title_text="checks in order, up to the first that is red [1]")
+    return figure
+
+
+def cells(
+    level: list[list[int | None]],
+    *,
+    text: list[list[str]],
+    facts: list[list[str]],
+    rows: list[str],
+    columns: list[str],
+    colours: dict[str, str],
+    chosen: Sequence[Sequence[object]] | None = None,
+    sets: str = "",
+) -> go.Figure:
+    """Draw a table of cells, each with a colour, a word and its facts.
+
+    Parameters
+    ----------
+    level : list of list of int or None
+        Index into `colours`; None leaves a cell out.
+    text, facts : list of list of str
+        What is written in a cell and what is shown when it is pointed at, escaped.
+    rows, columns : list of str
+        Labels, escaped.
+    colours : dict of str
+        Colour by meaning, as the legend shows it.
+    chosen : sequence of sequence, optional
+        What a click on each cell sets a control to.
+    sets : str, optional
+        Name of that control.
+    """
+    n = len(colours)
+    heat = go.Heatmap(
+        z=level,
+        x=list(range(len(columns))),
+        y=rows,
+        text=text,
+        texttemplate="%{text}",
+        hovertext=facts,
+        hoverinfo="text",
+        colorscale=[((at + end) / n, c) for at, c in enumerate(colours.values()) for end in (0, 1)],
+        zmin=-0.5,
+        zmax=n - 0.5,
+        colorbar={"tickvals": list(range(n)), "ticktext": list(colours), "orientation": "h"}
+        | {"y": 1.0, "yanchor": "bottom", "thickness": 12, "x": 0, "xanchor": "left", "len": 0.7},
+        xgap=3,
+        ygap=3,
+        customdata=chosen,
+        meta={"sets": sets} if sets else None,
+    )
+    figure = go.Figure(heat)
+    figure.update_xaxes(tickvals=list(range(len(columns))), ticktext=columns)
+    figure.update_xaxes(showgrid=False, zeroline=False)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
-    figure.update_layout(barmode="stack")
-    return styled(figure, height=max(260, 130 + 34 * len(labels)))
+    return styled(figure, height=max(280, 170 + 30 * len(rows)))
 
 
 def worst_first(ds: xr.Dataset) -> xr.Dataset:
     """Sort profiles: judged before unjudged, low ownership, high dominance, name."""
-    unjudged = ~judgeable(ds)
     names = np.asarray([str(each) for each in ds.profile.values])
-    order = np.lexsort((names, -ds.dominant_rate.values, ds.owned_coverage.values, unjudged))
+    order = np.lexsort((names, -ds.dominant_rate.values, ds.owned_coverage.values, ~judgeable(ds)))
     return ds.isel(profile=order)
 
 
 def _label(point: xr.Dataset) -> str:
-    """Name a profile with its number of records."""
-    return f"{escaped(point.profile.item())}  (n {int(point.records)})"
+    """Name a profile with the targets it owns and its number of records."""
+    n_target, owned = int(point.target_unique), float(point.owned_coverage)
+    told = f"{round(owned * n_target)}/{n_target} owned, " if np.isfinite(owned) else ""
+    return f"{escaped(point.profile.item())}  ({told}n {int(point.records)})"
 
 
-def _coverage(rows: xr.Dataset, labels: list[str]) -> list[go.Bar | go.Scatter]:
-    """Split the targets of each profile: owned, covered elsewhere, missing; mark accuracy."""
-    owned, covered = rows.owned_coverage.values, rows.target_coverage.values
-    facts = [hover(rows.isel(profile=at), title=label) for at, label in enumerate(labels)]
-    parts = [
-        ("owned", owned, BLUE),
-        ("covered, not owned", covered - owned, PALE),
-        ("missing", 1 - covered, FAINT),
-    ]
-    bars = [
-        go.Bar(
-            x=rounded(values),
-            y=labels,
-            name=name,
-            orientation="h",
-            marker={"color": colour},
-            hovertext=facts,
-            hoverinfo="text",
+def _compared(ds: xr.Dataset) -> go.Figure:
+    """Draw differences by profile, accuracy with twice its standard error."""
+    names = [escaped(each) for each in ds.profile.values]
+    figure = go.Figure()
+    for name, colour, symbol in (
+        ("accuracy", BLUE, "circle"),
+        ("owned_coverage", VERMILLION, "diamond-open"),
+    ):
+        figure.add_scatter(
+            x=rounded(ds[name].values),
+            y=names,
+            name=name.replace("_", " "),
+            mode="markers",
+            marker={"color": colour, "symbol": symbol, "size": 10},
         )
-        for name, values, colour in parts
-    ]
-    look = {"symbol": "diamond", "size": 10, "color": INK, "line": {"width": 1, "color": "#fff"}}
-    accuracy = go.Scatter(
-        x=rounded(rows.accuracy.values),
-        y=labels,
-        name="accuracy",
-        mode="markers",
-        marker=look,
-        hovertext=facts,
-        hoverinfo="text",
-    )
-    told = [
-        f"{round(float(k * n))} of {n} owned" if np.isfinite(k) else "not measured"
-        for k, n in zip(owned, rows.target_unique.values.astype(int), strict=True)
-    ]
-    words = go.Scatter(
-        x=[1.03] * len(labels),
-        y=labels,
-        mode="text",
-        text=told,
-        textposition="middle right",
-        hoverinfo="skip",
-        showlegend=False,
-    )
-    return [*bars, accuracy, words]
-
-
-def _dominant(rows: xr.Dataset, labels: list[str]) -> go.Bar:
-    """Draw how often the commonest answer is given, with that answer where it is known."""
-    rates = rows.dominant_rate.values
-    collapsed = rows.collapsed.values.astype(bool)
-    unjudged = ~judgeable(rows)
-    colours = [
-        GREY if alone else VERMILLION if fallen else BLUE
-        for alone, fallen in zip(unjudged, collapsed, strict=True)
-    ]
-    tokens = [""] * len(labels)
-    if "dominant_token" in rows:
-        tokens = [f" {token(each, longest=12)}" for each in rows.dominant_token.values]
-    return go.Bar(
-        x=rounded(rates),
-        y=labels,
-        orientation="h",
-        marker={"color": colours},
-        text=[f"{rate:.2f}{token}" for rate, token in zip(rates, tokens, strict=True)],
-        textposition=["inside" if rate > 0.6 else "outside" for rate in rates],
-        cliponaxis=False,
-        hovertext=[hover(rows.isel(profile=at), title=label) for at, label in enumerate(labels)],
-        hoverinfo="text",
-        showlegend=False,
-    )
-
-
-def _causes(rows: xr.Dataset, labels: list[str]) -> go.Scatter:
-    """Write the root cause of each profile beside its bar."""
-    words = []
-    judged = judgeable(rows)
-    for index in range(len(labels)):
-        point = rows.isel(profile=index)
-        cause = escaped(str(point.root_cause.item()).replace("_", " "))
-        if point.target_unique < 2:
-            cause = "one target"
-        if not judged[index]:
-            words.append(f"not judged: {cause}")
-        else:
-            words.append("<b>collapsed</b>" if bool(point.collapsed) else cause)
-    return go.Scatter(
-        x=[0] * len(labels),
-        y=labels,
-        mode="text",
-        text=words,
-        textposition="middle right",
-        hoverinfo="skip",
-        showlegend=False,
-    )
+    error = rounded(2 * ds.accuracy_standard_error.values)
+    figure.data[0].update(error_x={"array": error, "color": INK}, name="accuracy, 2 std. errors")
+    figure.update_xaxes(title_text="difference of shares [1]", zeroline=True)
+    figure.update_yaxes(type="category", autorange="reversed")
+    return styled(figure, height=max(260, 140 + 30 * len(names)))

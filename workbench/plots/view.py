@@ -1,16 +1,20 @@
 """A view: numbers, the figure that draws them, the sentence that says them, the calls behind."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
 from workbench import plots
+from workbench.folder import digest, replacing
+from workbench.result import check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,29 @@ class View:
             digest.update(str(content.tolist()).encode() if content.dtype == object else b"")
             digest.update(np.ascontiguousarray(content).tobytes())
         return digest.hexdigest()
+
+    @property
+    def key(self) -> str:
+        """Twelve hexadecimal digits for numbers, drawing and sentence together."""
+        drawn = json.dumps(dict(self.options), sort_keys=True)
+        return digest(self.hash, self.plot, drawn, self.sentence, self.code)[:12]
+
+    def save(self, folder: Path) -> Path:
+        """Freeze the view as ``KEY.nc`` in a folder: its numbers, and how they are shown."""
+        path = folder / f"{self.key}.nc"
+        words = {name: getattr(self, name) for name in ("plot", "sentence", "code")}
+        frozen = check(self.data).assign_attrs(
+            view=json.dumps(words | {"options": dict(self.options)})
+        )
+        with replacing(path) as scratch:
+            frozen.to_netcdf(scratch, engine="h5netcdf")
+        return path
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Read back what `save` wrote."""
+        data = xr.load_dataset(path, engine="h5netcdf")
+        return cls(data=data, **json.loads(data.attrs.pop("view")))
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """Give every reader what it can show; GitHub and a cut network take SVG and text."""

@@ -7,28 +7,84 @@ cause, and says so where the data cannot carry a judgement.
 
 import xarray as xr
 
+from workbench.readings.ablation import ablation, intervention, intervention_curve
+from workbench.readings.activation import activation
+from workbench.readings.attention import attention
+from workbench.readings.components import components
+from workbench.readings.damping import damping
 from workbench.readings.effective_rank import effective_rank
-from workbench.readings.logit_prior import logit_prior
+from workbench.readings.logit_lens import logit_lens
+from workbench.readings.logit_prior import logit_prior, what_to_mend
+from workbench.readings.mixing import mixing
 from workbench.readings.phrasing import printable, visible
-from workbench.readings.routing_audit import judgeable, routing_audit
+from workbench.readings.rank_evidence import rank_corners, rank_evidence, rank_map
+from workbench.readings.residual import residual
+from workbench.readings.role_conflict import role_conflict
+from workbench.readings.routing_audit import (
+    checkpoints,
+    judgeable,
+    profile_targets,
+    promotion,
+    routing_audit,
+    routing_records,
+)
 from workbench.readings.self_test import self_test
+from workbench.readings.spectrum import embedding, heads, spectrum, truncation
+from workbench.readings.token_detail import (
+    calibration,
+    confusions,
+    parts,
+    position_loss,
+    text_strip,
+)
 from workbench.readings.token_loss import token_loss
 from workbench.readings.training import logged, training
-from workbench.readings.value_residual import value_residual
+from workbench.readings.unigram_prior import unigram_prior
+from workbench.readings.value_residual import alpha_curve, value_residual
 
 __all__ = [
+    "ablation",
+    "activation",
+    "alpha_curve",
+    "attention",
+    "calibration",
+    "checkpoints",
+    "components",
+    "confusions",
+    "damping",
     "effective_rank",
+    "embedding",
+    "heads",
+    "intervention",
+    "intervention_curve",
     "judgeable",
     "logged",
+    "logit_lens",
     "logit_prior",
+    "mixing",
+    "parts",
+    "position_loss",
     "printable",
+    "profile_targets",
+    "promotion",
+    "rank_corners",
+    "rank_evidence",
+    "rank_map",
     "reading",
+    "residual",
+    "role_conflict",
     "routing_audit",
+    "routing_records",
     "self_test",
+    "spectrum",
+    "text_strip",
     "token_loss",
     "training",
+    "truncation",
+    "unigram_prior",
     "value_residual",
     "visible",
+    "what_to_mend",
 ]
 
 

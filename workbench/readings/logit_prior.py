@@ -59,3 +59,29 @@ def _owing(needy: xr.Dataset) -> str:
         f"{bias:+.2f}, prior {prior:+.2f} nat): an attribution to its {larger}, which removing "
         f"the {larger} would test."
     )
+
+
+def what_to_mend(ds: xr.Dataset) -> str:
+    """Tell the decision between bias, head and trunk, with its evidence.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Result of `diagnostics.what_to_mend`.
+    """
+    said = ds.attrs
+    advice = {
+        "bias": "Mend the bias",
+        "head": "Mend the head, whose rows align with the mean hidden state",
+        "trunk": "Mend the trunk: what is missing is context",
+    }
+    first = advice.get(said["decision"], str(said["decision"]).capitalize())
+    told = f"{first}. {said['failed']} of {said['predictions']} predictions are wrong"
+    if np.isfinite(said["constant_low"]) and said["failed"]:
+        share = f"{said['constant_low']:.0%} to {said['constant_high']:.0%}"
+        told += f"; {said['constant']} of these winners need bias or prior (95 % interval {share})"
+    gains = {part: said[f"gain_{part}"] for part in ("bias", "prior")}
+    saved = [
+        f"keeping less {part} saves {gain:.4f} bit/byte" for part, gain in gains.items() if gain
+    ]
+    return f"{told}; {' and '.join(saved) or 'keeping less bias or prior saves nothing certain'}."

@@ -11,13 +11,15 @@ FEW_TOKENS = 200
 
 
 def token_loss(ds: xr.Dataset) -> str:
-    """Name the class that costs most, and the one that costs most beyond how common it is.
+    """Name the class with most bits to win, and the one that costs most; or judge a difference.
 
     Parameters
     ----------
     ds : Dataset
-        Result of the diagnostic of the same name.
+        Result of the diagnostic of the same name, or of `token_difference`.
     """
+    if "compared" in ds.attrs:
+        return _verdict(ds)
     counts = ds.tokens.values.astype(float)
     rows = ds.isel(token_class=np.flatnonzero(counts >= FEW_TOKENS))
     few = int(((counts > 0) & (counts < FEW_TOKENS)).sum())
@@ -29,12 +31,12 @@ def token_loss(ds: xr.Dataset) -> str:
     order = np.argsort(-rows.contribution.values, kind="stable")
     most = rows.isel(token_class=order[0])
     first = (
-        f"{capital(_class(most))} tokens cost most: {float(most.contribution):.3f}{_error(most)} "
+        f"{capital(_class(most))} tokens cost most: {_number(most)} "
         f"of {total:.3f} bit/byte, {float(most.loss_share):.0%} of the loss for "
-        f"{float(most.token_share):.0%} of the tokens"
+        f"{float(most.token_share):.0%} of the tokens{_tie(rows, order)}"
     )
-    if order.size > 1:
-        first += _tie(most, rows.isel(token_class=order[1]))
+    if "excess" in ds:
+        return f"{_recoverable(ds, rows)} {first}{small}."
     excess = rows.loss_share.values / rows.token_share.values
     dearest = rows.isel(token_class=int(np.argmax(excess)))
     if _class(dearest) == _class(most):
@@ -47,21 +49,68 @@ def token_loss(ds: xr.Dataset) -> str:
     return f"{first}; {second}{small}."
 
 
+def _recoverable(ds: xr.Dataset, rows: xr.Dataset) -> str:
+    """Name the class that holds most of what counting would have saved."""
+    order = np.argsort(-rows.excess.values, kind="stable")
+    most, against = rows.isel(token_class=order[0]), ds.attrs["reference"].split(" (")[0]
+    if float(most.excess) < 2 * float(most.excess_standard_error):
+        return (
+            f"No class has recoverable bits beyond its error: in all {_number(ds, 'total_')} "
+            f"bit/byte against {against}, which cannot say where more is to be won."
+        )
+    return (
+        f"{capital(_class(most))} tokens hold the most recoverable bits: {_number(most, '')} of "
+        f"{_number(ds, 'total_')} bit/byte above {against}{_tie(rows, order, 'excess')}."
+    )
+
+
+def _verdict(ds: xr.Dataset) -> str:
+    """Say whether a change pays, and where."""
+    change, text = float(ds.total_excess), float(ds.total_excess_standard_error)
+    seed = float(ds.seed_error)
+    error = math.hypot(text, seed) if math.isfinite(seed) else text
+    seeds = f"by seed {seed:.4f}" if math.isfinite(seed) else "by seed unknown (no seeds)"
+    word = "within noise"
+    if abs(change) > 2 * error:
+        word = "it pays" if change < 0 else "it does not pay"
+    if not math.isfinite(error):
+        word = "not able to judge"
+    said = (
+        f"The first run differs by {change:+.4f} bit/byte (standard error by text {text:.4f}, "
+        f"{seeds}): {word}"
+    )
+    said += "" if math.isfinite(seed) or word == "within noise" else " on this text, seeds apart"
+    at = int(np.argmax(np.abs(ds.excess.values)))
+    value = float(ds.excess[at])
+    if "document" in ds.dims:
+        own = float(ds.bytes[at] / ds.bytes.sum())
+        return f"{said}. Most by document {int(ds.document[at])}: {value:+.4f}, {own:.0%} of bytes."
+    part = ds.isel(token_class=at)
+    spread = float(part.excess_standard_error)
+    clear = "" if abs(value) > 2 * spread else ", within its error"
+    return f"{said}. Most by {_class(part)}: {value:+.4f} (standard error {spread:.4f}){clear}."
+
+
 def _class(point: xr.Dataset) -> str:
     """Return a class's name in words."""
     return str(point.token_class.item()).replace("_", " ")
 
 
-def _error(point: xr.Dataset) -> str:
-    """Tell the standard error where it was measured."""
-    error = float(point.get("contribution_standard_error", math.nan))
-    return f" (standard error {error:.3f})" if math.isfinite(error) else ""
+def _number(point: xr.Dataset, begin: str | None = None) -> str:
+    """Write a contribution, or an excess, with its standard error where it was measured."""
+    name = "contribution" if begin is None else f"{begin}excess"
+    error = float(point.get(f"{name}_standard_error", math.nan))
+    told = f" (standard error {error:.3f})" if math.isfinite(error) else ""
+    return f"{float(point[name]):.3f}{told}"
 
 
-def _tie(most: xr.Dataset, second: xr.Dataset) -> str:
+def _tie(rows: xr.Dataset, order: np.ndarray, name: str = "contribution") -> str:
     """Say so where the first class cannot be told from the second."""
-    gap = float(most.contribution) - float(second.contribution)
-    error = float(second.get("lead_standard_error", math.nan))
-    if not gap < 2 * error:
+    if order.size < 2:
         return ""
-    return f", not separable from {_class(second)} ({float(second.contribution):.3f})"
+    most, second = (rows.isel(token_class=at) for at in order[:2])
+    begin = "excess_" if name == "excess" else ""
+    error = float(second.get(f"{begin}lead_standard_error", math.nan))
+    if not float(most[name]) - float(second[name]) < 2 * error:
+        return ""
+    return f", not separable from {_class(second)} ({float(second[name]):.3f})"

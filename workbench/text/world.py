@@ -17,36 +17,17 @@ from workbench.text.tokens import Tokens
 
 TERMINATOR = "."
 PEOPLE = (
-    *("Mia", "Leo", "Ada", "Tom", "Eva", "Sam", "Ivy", "Max", "Zoe", "Ben", "Amy", "Dan"),
-    *(
-        "Nina",
-        "Paul",
-        "Ruth",
-        "Hugo",
-        "Lily",
-        "Omar",
-        "Jane",
-        "Karl",
-        "Rosa",
-        "Finn",
-        "Cleo",
-        "Noah",
-    ),
-)
+    "Mia Leo Ada Tom Eva Sam Ivy Max Zoe Ben Amy Dan "
+    "Nina Paul Ruth Hugo Lily Omar Jane Karl Rosa Finn Cleo Noah"
+).split()
 OBJECTS = (
-    *("lantern", "compass", "kettle", "violin", "ladder", "basket"),
-    *("mirror", "hammer", "pillow", "candle", "trumpet", "blanket"),
-    *("bucket", "camera", "helmet", "needle", "puzzle", "ribbon"),
-    *("saddle", "teapot", "wallet", "shovel", "guitar", "anchor"),
-)
-COLOURS = (
-    *("red", "blue", "green", "yellow", "black", "white"),
-    *("grey", "purple", "orange", "brown", "pink", "silver"),
-)
+    "lantern compass kettle violin ladder basket mirror hammer pillow candle trumpet blanket "
+    "bucket camera helmet needle puzzle ribbon saddle teapot wallet shovel guitar anchor"
+).split()
+COLOURS = "red blue green yellow black white grey purple orange brown pink silver".split()
 PLACES = (
-    *("kitchen", "library", "attic", "cellar", "garage", "bedroom"),
-    *("study", "workshop", "nursery", "pantry", "bathroom", "chapel"),
-)
+    "kitchen library attic cellar garage bedroom study workshop nursery pantry bathroom chapel"
+).split()
 
 # Ways to ask, by relation. The first SEEN are trained on; the others only ever judged, and use no
 # word that training does not also show.

@@ -1,0 +1,68 @@
+"""Every explore notebook runs from top to bottom, on text and on a closed world."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from repository import PROJECT
+
+from workbench.evaluation import evaluate, open_run, save_evaluation
+from workbench.execution import run_notebook
+from workbench.model import new_network, preset
+from workbench.text import open_data
+from workbench.training import begin, train, train_config
+
+PAGES = sorted((PROJECT / "notebooks" / "explore").glob("*.ipynb"))
+WORLDLY = ("routing_audit", "logit_prior", "start_here", "intervention", "effective_rank")
+OUTSIDE = ("cdn.", "https://cdn", "unpkg", "jsdelivr")
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_run, tmp_path_factory):
+    """A data folder with two runs on text and one on the closed world."""
+    root = tmp_path_factory.mktemp("pages")
+    for name in ("one", "two"):
+        folder = shutil.copytree(tiny_run.path, root / "runs" / name)
+        run = open_run(folder)
+        save_evaluation(run, *evaluate(run))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_DATA", str(root))
+        data = open_data("closed-world")
+        shape = {"n_layer": 2, "n_head": 2, "n_kv_head": 1, "d_model": 16, "output_bias": True}
+        shape["vocab_size"] = data.tokenizer.vocab_size
+        config = train_config(
+            optimizer={},
+            device="cpu",
+            steps=2,
+            tokens_per_step=256,
+            sequence_length=32,
+            micro_batches=1,
+            warmdown_steps=1,
+            checkpoints=2,
+        )
+        model = new_network(preset("demo", **shape), seed=0)
+        train(model, data, config, begin("world", model, data, config))
+        yield root
+
+
+CASES = [(page, "one", other) for page in PAGES for other in ("", "two")]
+CASES += [(page, "world", "") for page in PAGES if page.stem in WORLDLY]
+
+
+@pytest.mark.parametrize(
+    ("page", "run", "other"), CASES, ids=lambda each: getattr(each, "stem", each or "alone")
+)
+def test_page_runs_and_stays_small(page: Path, run: str, other: str, runs: Path, tmp_path: Path):
+    executed = tmp_path / page.name
+    given = {"run": run, "other": other} if page.stem != "start_here" else {"run": run}
+    run_notebook(page, executed, given)
+    notebook = nbformat.read(executed, as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [each for each in outputs if each.output_type == "error"]
+    drawn = [each for each in outputs if "image/svg+xml" in each.get("data", {})]
+    assert drawn, "something to see where no script runs"
+    assert all("text/plain" in each.data for each in drawn)
+    assert executed.stat().st_size < 2**20
+    assert not [word for word in OUTSIDE if word in json.dumps([each.get("data") for each in outputs])]

@@ -1,0 +1,64 @@
+"""What readings of losses say: the extreme, its error, and no more than the data carry."""
+
+import numpy as np
+import pytest
+from token_tables import make_table
+
+from workbench import readings
+from workbench.diagnostics import calibration, loss_cells, position_loss, token_loss
+from workbench.text import TOKEN_CLASSES
+
+
+def raised(by, kind="digit"):
+    """Raise the excess of one class."""
+    table = make_table()
+    chosen = table.token_class.values == TOKEN_CLASSES.index(kind)
+    table.excess.values[chosen] += by
+    return table
+
+
+def test_the_class_with_most_to_win_is_named_with_its_error():
+    found = token_loss(raised(0.8))
+    said = readings.token_loss(found)
+    digit = found.sel(token_class="digit")
+    number = f"{float(digit.excess):.3f} (standard error {float(digit.excess_standard_error):.3f})"
+    assert said.startswith(f"Digit tokens hold the most recoverable bits: {number} of")
+    assert "above counting" in said and "not separable" not in said.split(".  ")[0].split("cost")[0]
+    both = raised(0.8)
+    both.excess.values[both.token_class.values == TOKEN_CLASSES.index("newline")] += 0.8
+    assert "not separable from" in readings.token_loss(token_loss(both)).split("cost most")[0]
+
+
+def test_a_model_that_beats_counting_has_nothing_named():
+    said = readings.token_loss(
+        token_loss(make_table().pipe(lambda t: t.assign(excess=t.excess - 1)))
+    )
+    assert said.startswith("No class has recoverable bits beyond its error")
+    assert "cannot say where more is to be won" in said
+
+
+def test_cells_of_few_tokens_are_not_judged():
+    ds = loss_cells(raised(0.8), ["token_class", "decile"])
+    assert "token_class digit" in readings.parts(ds)
+    assert readings.parts(ds.assign(tokens=ds.tokens * 0)).startswith("Not able to judge")
+
+
+@pytest.mark.parametrize(
+    ("power", "word"), [(1, "unbiased"), (0.5, "overconfident"), (2, "underconfident")]
+)
+def test_calibration_says_which_way(power, word):
+    table = make_table(n_token=9000)
+    sure = table.top1_probability**power
+    sure.attrs = table.top1_probability.attrs
+    ds = calibration(table.assign(top1_probability=sure))
+    assert word in readings.calibration(ds)
+    assert readings.calibration(ds, chosen="byte").startswith("Not able to judge")
+
+
+def test_position_says_what_it_cannot_tell():
+    table = make_table(n_token=16_000)
+    assert "not able to tell that the second half" in readings.position_loss(position_loss(table))
+    early = table.assign(nll=table.nll + 2.0 * (table.position < 8))
+    assert "the second half of the context is cheaper by 2." in readings.position_loss(
+        position_loss(early)
+    ) or np.isclose(float(position_loss(early).context_gain), 2, atol=0.3)

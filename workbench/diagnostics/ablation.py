@@ -1,0 +1,93 @@
+"""What every part of a trained network is worth: replaced by its mean, or by nothing.
+
+An ablation is causal for the network as it was trained; one trained without the part would do
+better than one that has lost it, so a cost overstates what the part is good for.
+"""
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from workbench.diagnostics.intervention import PARTS, Trial, intervention_cost
+from workbench.diagnostics.sample import Diagnostic, Rows
+from workbench.model import Network
+from workbench.result import check, variable
+
+FLOOR = 0.005  # bit/byte: less decides nothing, another seed changes more
+FEW_GROUPS = 8  # with fewer, a standard error says too little for a verdict
+WORK = 1e13  # parameters times positions at most; about four minutes on one core
+
+
+def ablation(model: Network, rows: Rows) -> xr.Dataset:
+    """Measure what it costs to do without each part and each head of each visit.
+
+    A part is replaced by its mean over all present positions, or by zero, at the output of its
+    matrix: ``block`` is both writes into the stream at once, ``attention_out`` is the same place
+    as ``attention``, ``feedforward_in`` is the hidden layer. A ``value`` is replaced as later
+    visits see it, so with a value residual its cost holds theirs too. A head is replaced by the
+    mean of what it read. Costs do not add up: parts can stand in for one another.
+
+    A part is *free* where its cost is within twice its standard error and even their sum is below
+    the floor of 0.005 bit/byte, *needed* where its cost exceeds both, else *unjudged*, as all are
+    with fewer than 8 groups.
+
+    Of a large network what would exceed 1e13 parameters times positions is left out and NaN: the
+    zero ablations before the heads.
+
+    Parameters
+    ----------
+    model : Network
+        Left as it was found.
+    rows : Rows
+        See `Sample.rows`.
+
+    Returns
+    -------
+    Dataset
+        Dims ``visit, part, head``: `cost`, `zero_cost`, `head_cost`, each with its paired standard
+        error [bit/byte]; `verdict`, `head_verdict`. Attrs ``floor`` [bit/byte] and ``groups``.
+    """
+    trial, visits = Trial(model=model, rows=rows), range(model.config.n_layer)
+    heads = range(model.config.n_head)
+    distinct = {sites: part for part, sites in PARTS.items()}
+    same = [list(distinct).index(sites) for sites in PARTS.values()]
+    plans = {  # what matters most comes first
+        "": ("part", list(distinct.values()), "mean", same),
+        "head_": ("head", [f"head.{head}" for head in heads], "mean", list(heads)),
+        "zero_": ("part", list(distinct.values()), "zero", same),
+    }
+    left = WORK / (rows.inputs.numel() * sum(each.numel() for each in model.parameters()))
+    data, n_group = {}, len(np.unique(rows.group))
+    for prefix, (dim, names, how, order) in plans.items():
+        cost = np.full((2, len(visits), len(names)), np.nan)  # and its standard error
+        left -= cost[0].size
+        if left >= 0:
+            places = [f"visit.{visit}.{name}" for visit in visits for name in names]
+            changes = [trial.parse(place, how) for place in places]
+            found = intervention_cost(model, rows, changes, base=trial.base)
+            cost = np.reshape([found.cost, found.cost_standard_error], cost.shape)
+        dims, (value, error) = ("visit", dim), cost[..., order]
+        about = f"bits per byte added, {dim} {'at its mean' if how == 'mean' else 'at zero'}"
+        unsure = "its paired standard error over groups"
+        data[f"{prefix}cost"] = variable(dims, value, about, "bit/byte")
+        data[f"{prefix}cost_standard_error"] = variable(dims, error, unsure, "bit/byte")
+        if how == "mean":
+            verdict = _verdict(value, error, judged=n_group >= FEW_GROUPS)
+            data[f"{prefix}verdict"] = variable(dims, verdict, "what it is worth")
+    coords = {"visit": visits, "part": list(PARTS), "head": heads, "block": ("visit", visits)}
+    attrs = {"floor": FLOOR, "groups": n_group, "tokens": len(rows.bytes)}
+    return check(xr.Dataset(data, coords, attrs))
+
+
+def _verdict(
+    cost: NDArray[np.float64], error: NDArray[np.float64], *, judged: bool
+) -> NDArray[np.str_]:
+    """Judge costs by their noise and by the floor."""
+    free = judged & (cost <= 2 * error) & (cost + 2 * error < FLOOR)
+    needed = judged & (cost > 2 * error) & (cost > FLOOR)
+    return np.where(free, "free", np.where(needed, "needed", "unjudged"))
+
+
+DIAGNOSTIC = Diagnostic(
+    tier="intervention", measure=lambda sample: ablation(sample.model, sample.rows)
+)

@@ -1,0 +1,144 @@
+"""Keep, clamp or remove the alpha of a visit, or put the identity there."""
+
+import json
+import shlex
+from functools import cache
+from itertools import product
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+import xarray as xr
+import yaml
+
+from workbench import readings
+from workbench.explore.panel import Panel
+from workbench.explore.subject import Subject
+from workbench.folder import PROJECT, RunFolder, replacing
+from workbench.plots.view import View
+from workbench.result import difference
+
+BOTH, NAME = "difference", "value_residual"
+TRAIN = PROJECT / "notebooks" / "experiments" / "train.ipynb"
+
+
+def value_residual(run: str, other: str = "") -> Panel:
+    """Follow the mix of every visit, drag the alpha of one, and weigh every other mixing scalar.
+
+    Parameters
+    ----------
+    run : str
+        Name of a run.
+    other : str, optional
+        A second run, which is subtracted.
+
+    Returns
+    -------
+    Panel
+        Controls: `show` of two runs; `visit`, set by clicks, whose loss curve is measured when
+        chosen; `mix`, one more to try there. The button writes the retrained comparison.
+    """
+    subjects = {name: Subject(name) for name in (run, other) if name}
+    saved = {name: _saved(each) for name, each in subjects.items()}
+    if other:
+        both = saved[run], saved[other]
+        saved[BOTH] = {name: _difference(both[0][name], both[1][name]) for name in both[0]}
+
+    def overview(show: str, name: str) -> View:
+        data = saved[show][name]
+        calls = [f"explore.Subject({each!r}).group({name!r})" for each in subjects]
+        code = f"result.difference({', '.join(calls)})" if show == BOTH else calls[show != run]
+        return View(plot=name, data=data, sentence=readings.reading(name, data), code=code)
+
+    @cache
+    def trial(name: str) -> Any:
+        from workbench import diagnostics
+
+        return diagnostics.trial(subjects[name].sample)
+
+    @cache
+    def curve(name: str, visit: int, mix: float | None = None) -> xr.Dataset:
+        from workbench import diagnostics
+
+        if mix is None:
+            return diagnostics.alpha_curve(trial(name), visit)
+        return diagnostics.mix_cost(trial(name), visit=visit, mix=mix)
+
+    def loss(show: str, visit: int, mix: float) -> View | None:
+        if not visit:
+            return None
+        one = run if show == BOTH else show
+        asked, mean = curve(one, visit, mix), saved[one][NAME].sel(visit=visit, drop=True)
+        mean = mean[["mean_cost", "mean_cost_standard_error"]]
+        data = curve(one, visit).assign(mean).assign(asked).assign_attrs(asked.attrs)
+        code = f"trial = diagnostics.trial(explore.Subject({one!r}).sample)\n"
+        code += f"diagnostics.alpha_curve(trial, {visit})"
+        return View(plot="alpha_curve", data=data, sentence=readings.alpha_curve(data), code=code)
+
+    mine = saved[run][NAME]
+    ends = 2 * mine.alpha_effective.isel(step=-1).values
+    gated = mine.attrs["gate"] == "sigmoid"
+    low, high = (0, 1) if gated else (np.nanmin([0, *ends]), np.nanmax([1, *ends]))
+    judged = zip(mine.visit.values.tolist(), mine.decision.values.tolist(), strict=True)
+    start = {"value": mine.attrs["init_effective"], "min": low, "max": high, "step": 0.01}
+    controls = {
+        "show": widgets.ToggleButtons(
+            options=[BOTH, *subjects] if other else [run],
+            layout={"display": "" if other else "none"},
+        ),
+        "visit": widgets.Dropdown(
+            options=[("none", 0), *((f"{v}: {told}", v) for v, told in judged if told)],
+            description="visit",
+        ),
+        "mix": widgets.FloatSlider(**start, description="mix", continuous_update=False),
+    }
+    views: list[Any] = [lambda show: overview(show, NAME), lambda show: overview(show, "mixing")]
+    title = f"Value residual of {run}" + (f" and {other}" if other else "")
+    actions = {"write retrained comparison": lambda: f"written: {_plan(subjects[run].folder)}"}
+    return Panel(title, views=[*views, loss], controls=controls, actions=actions)
+
+
+def _saved(subject: Subject) -> dict[str, xr.Dataset]:
+    """Read both groups of a run; one measured before there were decisions is measured anew."""
+    found = {name: subject.group(name) for name in (NAME, "mixing")}
+    if "decision" not in found[NAME]:
+        from workbench import diagnostics
+
+        found[NAME] = diagnostics.value_residual(subject.sample.checkpoints, subject.sample.rows)
+    return found
+
+
+def _difference(this: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
+    """Subtract step by step, or the last steps where the runs kept others."""
+    if this.step.equals(other.step):
+        return difference(this, other)
+    return difference(this.isel(step=-1, drop=True), other.isel(step=-1, drop=True))
+
+
+def _plan(folder: RunFolder) -> str:
+    """Write the experiment: train with and without the value residual, two seeds each."""
+    from workbench.execution import parameters_of  # brings papermill
+
+    record = folder.record()
+    data, first, trained = record["data"], record["seed"], record["training"]
+    same = {key: trained[key] for key in parameters_of(TRAIN) if key in trained}
+    same |= {"corpus": data["source"], "text_field": data["text_field"], "preset": "baseline"}
+    same["tokenizer"] = str(folder.path / "tokenizer")
+    models = {"with": record["model"], "without": record["model"] | {NAME: None}}
+    commands = []
+    for (side, model), seed in product(models.items(), (first, first + 1)):
+        line = ["python", "-m", "workbench", "train", "--name", f"{folder.name}-{side}-{seed}"]
+        for key, value in {**same, "model": model, "seed": seed}.items():
+            line += ["-p", key, value if isinstance(value, str) else json.dumps(value)]
+        commands.append(shlex.join(line))
+    plan = {
+        "question": "what does training without the value residual lose",
+        "compare": "bits_per_byte seed by seed; ablation after training overstates the need",
+        "not supported by the train notebook": "an alpha held fixed at one visit",
+        "parameters": {**same, "model": models, "seed": [first, first + 1]},
+        "commands": commands,
+    }
+    path = folder.path / "experiments" / f"{NAME}.yaml"
+    with replacing(path) as scratch:
+        scratch.write_text(yaml.safe_dump(plan, sort_keys=False, width=10**6), encoding="utf-8")
+    return str(path)

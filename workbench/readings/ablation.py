@@ -1,0 +1,99 @@
+"""What ablations and other interventions say."""
+
+import numpy as np
+import xarray as xr
+
+CAUTION = "This overstates what a network trained without it would lose."
+SEED = "What another seed would change is not in the error."
+
+
+def ablated_cells(ds: xr.Dataset) -> xr.Dataset:
+    """Join the parts and the heads of `diagnostics.ablation`, each place once, named in `part`."""
+    same = [each for each in ("attention_out", "feedforward_out") if each in ds.part]
+    names = [str(name) for name, values in ds.data_vars.items() if "head" in values.dims]
+    plain = {name: name.removeprefix("head_") for name in names} | {"head": "part"}
+    heads = ds[names].rename(plain)
+    heads = heads.assign_coords(part=[f"head.{head}" for head in ds["head"].values])
+    parts = ds.drop_vars([*names, "head"]).drop_sel(part=same)
+    return xr.concat([parts, heads], "part", join="outer", combine_attrs="override")
+
+
+def ablation(ds: xr.Dataset) -> str:
+    """Name the dearest and the cheapest block, and count what the network can do without.
+
+    Of two runs (`result.difference`) it names the part whose cost differs most.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Result of the diagnostic of the same name.
+    """
+    cells = ablated_cells(ds).stack(at=("part", "visit"))
+    names = [f"visit {visit} {part.replace('.', ' ')}" for part, visit in cells.at.values]
+    cost, error = cells.cost.values, cells.cost_standard_error.values
+    told = [f"{name} ({_pair(*each)})" for name, *each in zip(names, cost, error, strict=True)]
+    n_block, measured = ds.sizes["visit"], np.isfinite(cost)
+    if not measured[:n_block].all():
+        return "Not able to judge: the cost of some block is not finite."
+    if "compared" in ds.attrs:
+        beyond = abs(cost) > 2 * error
+        at = int(np.nanargmax(abs(cost) * (beyond if beyond.any() else 1)))
+        return (
+            f"{beyond.sum()}/{measured.sum()} parts and heads cost more in one run than in the "
+            f"other, by twice their error; first less second, most apart is {told[at]}. {SEED}"
+        )
+    free = cells.verdict.values == "free"
+    judged = (
+        f"free are {free[:n_block].sum()}/{n_block} blocks and {free[n_block:].sum()}/"
+        f"{measured[n_block:].sum()} other parts and heads, within noise and below "
+        f"{ds.attrs['floor']} bit/byte: leave those out of a new training first"
+    )
+    if (cells.verdict == "unjudged").all():
+        judged = f"no verdict from {ds.attrs['groups']} independent texts or facts"
+    dear, cheap = told[cost[:n_block].argmax()], told[cost[:n_block].argmin()]
+    return f"Dearest to replace by its mean is {dear}, cheapest {cheap}; {judged}. {CAUTION}"
+
+
+def intervention(ds: xr.Dataset) -> str:
+    """Say what the first intervention costs, and which classes of tokens pay most.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Result of `diagnostics.intervention_cost`.
+    """
+    one = ds.isel(intervention=0)
+    cost, error = one.cost_by_class.values, one.cost_by_class_standard_error.values
+    hurt = [at for at in np.argsort(-cost) if cost[at] > 2 * error[at]]
+    most = [f"{one.token_class.values[at]} {_pair(cost[at], error[at])}" for at in hurt[:2]]
+    whom = f"it falls most on {' and '.join(most)}" if most else "no class pays beyond noise"
+    total = _pair(float(one.cost), float(one.cost_standard_error))
+    more, caution = "", CAUTION
+    if "compared" in ds.attrs:
+        more, caution = " more in the first run than in the second", SEED
+    return f"With {one.intervention.item()} the text costs {total}{more}; {whom}. {caution}"
+
+
+def intervention_curve(ds: xr.Dataset) -> str:
+    """Say whether another strength would do better than the trained one.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Result of `diagnostics.Trial.cost` of several factors.
+    """
+    best = ds.isel(intervention=int(ds.cost.values.argmin()))
+    cost, error = float(best.cost), float(best.cost_standard_error)
+    told = f"factor {float(best.factor):g} costs {_pair(cost, error)}"
+    if "compared" in ds.attrs:
+        return f"Of {ds.cost.size} factors {told} more in the first run, the least. {SEED}"
+    if cost < -2 * error:
+        return f"The trained strength is not the best: {told}. Try training its scale faster."
+    return f"No other factor beats the trained strength beyond noise; of {ds.cost.size}, {told}."
+
+
+def _pair(cost: float, error: float) -> str:
+    """Write a cost with its error, and that it is noise where it is."""
+    noise = ", noise" if abs(cost) <= 2 * error else ""
+    unsure = f"standard error {error:.1g}" if np.isfinite(error) else "error unknown"
+    return f"{cost:+.2g} bit/byte, {unsure}{noise}"

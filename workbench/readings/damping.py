@@ -1,0 +1,31 @@
+"""What keeping less of bias or prior does."""
+
+import numpy as np
+import xarray as xr
+
+
+def shown_setting(ds: xr.Dataset) -> int:
+    """Return the setting that is told: attr ``setting``, else the best that keeps less."""
+    less = (ds.prior_kept.values < 1) | (ds.bias_kept.values < 1)
+    return int(ds.attrs.get("setting", np.argmin(np.where(less, ds.change.values, np.inf))))
+
+
+def damping(ds: xr.Dataset) -> str:
+    """Tell what one setting changes, and whether that is certain.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Result of the diagnostic of the same name; attr ``setting`` chooses one, else the best.
+    """
+    point = ds.isel(setting=shown_setting(ds))
+    change, error = float(point.change), float(point.change_standard_error)
+    certain = abs(change) > 2 * error  # an error that is NaN is none
+    told = "more than twice its paired error" if certain else "within twice its paired error"
+    meaning = "too much is kept" if certain and change < 0 else "no reason to keep less"
+    return (
+        f"Keeping {float(point.prior_kept):.0%} of the prior and {float(point.bias_kept):.0%} of "
+        f"the bias {'saves' if change < 0 else 'costs'} {abs(change):.4f} of "
+        f"{ds.attrs['bits_per_byte']:.3f} bit/byte ({told}, {error:.4f}) and flips "
+        f"{int(point.flips):,} of {ds.attrs['tokens']:,} winners: {meaning}."
+    )

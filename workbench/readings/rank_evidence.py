@@ -1,0 +1,133 @@
+"""Rank beside need: which matrices use few directions, and which of them the network can spare."""
+
+import numpy as np
+import xarray as xr
+
+from workbench.readings.phrasing import capital
+from workbench.result import check, variable
+
+LOW_RANK = 0.75  # of the median: below it a rank is low
+CORNERS = {  # (rank is low, part is free): name and what it suggests
+    (True, True): "dead (drop it)",
+    (True, False): "compressible (factor it)",
+    (False, True): "redundant (share or drop it)",
+    (False, False): "busy (leave it)",
+}
+FLAT = 0.05  # below 1: weights this near chance say nothing about need
+SEED = "; the error of another seed is not in it."
+
+
+def rank_evidence(
+    ranks: xr.Dataset, *, activation: xr.Dataset | None = None, ablation: xr.Dataset | None = None
+) -> xr.Dataset:
+    """Put the ranks of every matrix beside what its ablation costs.
+
+    A rank of activations is low below 0.75 of the median, and unjudged where two standard errors
+    reach across that border. What is free or needed is the verdict of the ablation.
+
+    Parameters
+    ----------
+    ranks, activation, ablation : Dataset
+        Diagnostics `effective_rank`, `activation` and `ablation`; what is None is absent here.
+
+    Returns
+    -------
+    Dataset
+        The last step of `ranks`, and by ``matrix``: `initial`, the rank over that of step 0;
+        `activation` and its standard error; `cost` and its standard error; `corner`, a name in
+        `CORNERS` or ``unjudged``. By ``visit``: `block_cost`. Attrs `border` and `floor`.
+    """
+    last = ranks.isel(step=-1, drop=True) if "step" in ranks.dims else ranks
+    found = last.drop_dims("singular", errors="ignore").drop_attrs(deep=False)
+    inside = found.isel(matrix=(found.block >= 0).values)
+    blocks, roles = inside.block.drop_vars("role"), inside.role.drop_vars("block")
+    if 0 in ranks.get("step", ()):
+        ratio = last.effective_rank / ranks.effective_rank.sel(step=0, drop=True)
+        found["initial"] = variable("matrix", ratio, "effective rank over that before training")
+    if activation is not None:
+        seen = activation.sel(visit=blocks, role=roles).drop_vars(["visit", "role", "block"])
+        rank = seen.activation_rank_ratio
+        error = seen.activation_rank_standard_error / seen.activation_rank * rank
+        found["activation"] = rank
+        found["activation_standard_error"] = error.assign_attrs(long_name="its error", units="1")
+        found.attrs["border"] = border = LOW_RANK * float(rank.median())
+    if ablation is not None:
+        seen = ablation.sel(visit=blocks, part=roles).drop_vars(["visit", "part", "role", "block"])
+        whole = ablation.sel(part="block", drop=True).drop_vars("block")
+        for name in ("cost", "cost_standard_error"):
+            found[name], found[f"block_{name}"] = seen[name], whole[name]
+        found.attrs["floor"] = ablation.attrs["floor"]
+        if activation is not None:
+            sure = abs(rank - border) > 2 * error.fillna(0)
+            free = (seen.verdict == "free").values
+            named = [CORNERS[each] for each in zip((rank < border).values, free, strict=True)]
+            known = (sure & (seen.verdict != "unjudged")).values
+            corner = xr.zeros_like(seen.verdict).copy(data=np.where(known, named, "unjudged"))
+            found["corner"] = corner.assign_attrs(long_name="corner", units="1")
+    return check(found)
+
+
+def rank_map(ds: xr.Dataset, *, measure: str) -> str:
+    """Name the matrix that a measure puts farthest down, and the block that is worth least.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Of `rank_evidence`, or the difference of two.
+    measure : str
+        One of its variables.
+    """
+    if measure not in ds or not np.isfinite(ds[measure]).any():
+        return f"Not measured: {measure}."
+    compared = "compared" in ds.attrs
+    order = -abs(ds[measure]) if compared else ds[measure]
+    here = ds.isel(matrix=int(order.argmin("matrix")))
+    value, what = float(here[measure]), ds[measure].attrs["long_name"]
+    error = float(here.get(f"{measure}_standard_error", np.nan))
+    spread = f" \u00b1 {error:.3f}" if np.isfinite(error) else ""
+    if compared:
+        judged = f", {_beyond(value, error)} twice its error" if spread else ""
+        return f"Most apart is {here.matrix.item()}: {value:+.2f}{spread} in {what}{judged}{SEED}"
+    median = float(ds[measure].median())
+    said = f"Lowest is {here.matrix.item()}: {value:.2f}{spread} in {what}, median {median:.2f}."
+    if measure == "effective_rank_ratio" and median > 1 - FLAT:
+        said += " Nearly all are as flat as chance, as Muon leaves them: judge by activations."
+    if "block_cost" in ds:
+        least = ds.isel(visit=int(ds.block_cost.argmin("visit")))
+        price = f"{float(least.block_cost):.3f} \u00b1 {float(least.block_cost_standard_error):.3f}"
+        said += (
+            f" The block worth least is visit {least.visit.item()}: {price} bit/byte without it."
+        )
+    return said
+
+
+def rank_corners(ds: xr.Dataset) -> str:
+    """Name what can be dropped, factored or shared, or where two runs need different parts.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Of `rank_evidence`, or the difference of two.
+    """
+    if not {"cost", "activation"} <= set(ds):
+        return "Not measured: the rank of activations, or what ablation costs."
+    if "compared" in ds.attrs:
+        here = ds.isel(matrix=int(abs(ds.cost).argmax("matrix")))
+        cost, error = float(here.cost), float(here.cost_standard_error)
+        told = f"{here.matrix.item()}: {cost:+.4f} \u00b1 {error:.4f} bit/byte"
+        return f"Need differs most at {told}, {_beyond(cost, error)} twice its error{SEED}"
+    names = {corner: ds.matrix.values[ds.corner.values == corner] for corner in CORNERS.values()}
+    *notable, busy = names
+    found = [f"{corner}: {', '.join(names[corner])}" for corner in notable if names[corner].size]
+    open_ = int((ds.corner == "unjudged").sum())
+    return (
+        f"{capital('; '.join(found) or 'nothing to drop, factor or share')}. "
+        f"{names[busy].size} are {busy}, {open_} unjudged. Low is below {ds.attrs['border']:.2f}, "
+        f"free within twice its error and below {ds.attrs['floor']:g} bit/byte; trained without "
+        "it, less would be lost."
+    )
+
+
+def _beyond(value: float, error: float) -> str:
+    """Compare a difference with twice its error."""
+    return "more than" if abs(value) > 2 * error else "within"
