@@ -130,6 +130,8 @@ def difference(this: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
         else:
             values = mine.values.astype(float) - theirs.values.astype(float)
         long_name = f"difference of {mine.attrs['long_name']}"
-        found[name] = variable([str(dim) for dim in mine.dims], values, long_name, mine.attrs["units"])
+        found[name] = variable(
+            [str(dim) for dim in mine.dims], values, long_name, mine.attrs["units"]
+        )
     coords = pairs[0].coords
     return check(xr.Dataset(found, coords=coords, attrs={"compared": 1}))

@@ -3,7 +3,8 @@ import pytest
 import torch
 from planted_routing import SUBJECTS, Planted, records, tokenizer_of
 
-from workbench.diagnostics.routing_audit import audit_checkpoints, coverage_history, routing_audit
+from workbench.diagnostics.coverage import coverage_history
+from workbench.diagnostics.routing_audit import audit_checkpoints, routing_audit
 from workbench.diagnostics.sample import Sample
 from workbench.model import ModelConfig, new_network
 from workbench.result import check, open_tree, save

@@ -65,4 +65,6 @@ def test_page_runs_and_stays_small(page: Path, run: str, other: str, runs: Path,
     assert drawn, "something to see where no script runs"
     assert all("text/plain" in each.data for each in drawn)
     assert executed.stat().st_size < 2**20
-    assert not [word for word in OUTSIDE if word in json.dumps([each.get("data") for each in outputs])]
+    assert not [
+        word for word in OUTSIDE if word in json.dumps([each.get("data") for each in outputs])
+    ]

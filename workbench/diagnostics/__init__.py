@@ -10,6 +10,7 @@ from workbench.diagnostics.calibration import calibration
 from workbench.diagnostics.cells import loss_cells
 from workbench.diagnostics.components import components
 from workbench.diagnostics.confusions import confusions
+from workbench.diagnostics.coverage import at_step, coverage_history
 from workbench.diagnostics.damping import damping, final_states
 from workbench.diagnostics.diagnose import diagnose, diagnostics, save_diagnosis
 from workbench.diagnostics.effective_rank import effective_rank
@@ -38,10 +39,8 @@ from workbench.diagnostics.reference import ngrams, reference
 from workbench.diagnostics.residual import residual
 from workbench.diagnostics.role_conflict import role_conflict
 from workbench.diagnostics.routing_audit import (
-    at_step,
     audit_checkpoints,
     audit_sample,
-    coverage_history,
     routing_audit,
 )
 from workbench.diagnostics.routing_records import routing_records

@@ -16,6 +16,7 @@ from workbench.diagnostics.branch import (
     profile_states,
 )
 from workbench.diagnostics.branch_profile import BranchProfile, branch_profile
+from workbench.diagnostics.coverage import coverage_history
 from workbench.diagnostics.ladder import ladder
 from workbench.diagnostics.localisation import Probe, localised, mean_embedding, probe
 from workbench.diagnostics.reachable import reachable
@@ -86,11 +87,6 @@ COLUMNS = (  # variable, where a ProfileAudit holds it, what it is, unit
     ("ambiguous_contexts", "gate.ambiguous_contexts", "contexts with several answers", "1"),
     ("missing_contexts", "gate.missing", "records whose decisive tokens are cut off", "1"),
 )
-SERIES = {
-    "coverage_by_step": "share of targets predicted anywhere",
-    "owned_by_step": "share of targets predicted where due",
-    "above_floor": "coverage less that of step 0",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,9 +223,9 @@ def _audit(
     """Measure one profile."""
     target, predicted = states.target, states.predicted
     answers = branch_profile(states.logits, target, pieces=pieces)
-    targets, asked = np.unique(target, return_counts=True)
-    norms = np.linalg.norm(states.hidden, axis=1)
-    radius = float(norms.max(initial=head.weight.shape[1] ** 0.5))
+    targets = np.unique(target)
+    least = head.weight.shape[1] ** 0.5  # what an RMS norm makes of every state
+    radius = float(np.linalg.norm(states.hidden, axis=1).max(initial=least))
     can_win = reachable(head, targets, radius=radius, won=predicted)
     # A bias can be mended by one number, rows within the hull of others by none.
     bare = replace(head, bias=np.zeros(len(head.bias)))
@@ -243,18 +239,14 @@ def _audit(
         prior=prior,
     )
     wrong = predicted != target
-    stolen = wrong & (predicted == answers.dominant)
+    stolen = (wrong & (predicted == answers.dominant)).any()
     risk = escape_risk(
         head.bias if head.has_bias else None,
         dominant=answers.dominant,
         target=target,
         place=piece_order(pieces),
-        share=lifted.bias_share if stolen.any() else NAN,
+        share=lifted.bias_share if stolen else NAN,
     )
-    facts = np.array([each.fact or each.id for each in states.records], dtype=np.str_)
-    error = ratio_error(~wrong * 1.0, np.ones(len(target)), facts) if len(target) else None
-    right = [int((predicted[target == each] == each).sum()) for each in targets]
-    answered = [int((predicted == each).sum()) for each in targets]
     return ProfileAudit(
         gate=gate,
         answers=replace(answers, ceiling=float(rows_can.mean()) if rows_can.size else NAN),
@@ -263,13 +255,29 @@ def _audit(
         pressure=lifted,
         escape=risk if gate.passed else "unjudged",
         imbalance=imbalance(target),
-        error=NAN if error is None else error,
+        error=_accuracy_error(states),
         hidden_probe=probe(states.hidden, target, asked=wrong),
         input_probe=Probe() if embedded is None else probe(embedded, target, asked=wrong),
         targets=targets,
-        counts=np.array([asked, right, answered]),
+        counts=_counts(target, predicted, targets),
         reachable=rows_can,
     )
+
+
+def _counts(
+    target: NDArray[np.int64], predicted: NDArray[np.int64], targets: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Count records that ask for each target, of these that get it, and that get it at all."""
+    asked, got = target == targets[:, None], predicted == targets[:, None]
+    return np.array([asked.sum(axis=1), (asked & got).sum(axis=1), got.sum(axis=1)])
+
+
+def _accuracy_error(states: BranchStates) -> float:
+    """Return the standard error of the accuracy over facts; NaN with fewer than two."""
+    right = (states.predicted == states.target) * 1.0
+    facts = np.array([each.fact or each.id for each in states.records], dtype=np.str_)
+    error = ratio_error(right, np.ones(len(right)), facts) if len(right) else None
+    return NAN if error is None else error
 
 
 def _by_target(audits: Mapping[str, ProfileAudit], pieces: Sequence[str]) -> xr.Dataset:
@@ -306,55 +314,6 @@ def _variables(audits: Sequence[ProfileAudit], causes: Sequence[str]) -> dict[st
         "failure_modes": variable("profile", modes, "what is wrong with the answers"),
         "missing_targets": variable("profile", missing, "targets never predicted"),
     }
-
-
-def coverage_history(sample: Sample, profiles: Mapping[str, Sequence[Record]]) -> xr.Dataset:
-    """Follow how many targets each profile covers and owns over the kept checkpoints.
-
-    Parameters
-    ----------
-    sample : Sample
-        A run with its checkpoints.
-    profiles : mapping of str to sequence of Record
-        See `routing_audit`.
-
-    Returns
-    -------
-    Dataset
-        Dims ``step`` and ``profile``: `coverage_by_step`, `owned_by_step` and `above_floor`,
-        coverage less that of step 0: below 0 the floor is broken, and what could not be measured
-        counts as -1. Dim ``step``: the lowest of each among profiles with several targets, by
-        which `runs.select_checkpoint` can choose.
-    """
-    found = {
-        name: branches(records, sample.tokenizer, context_length=sample.sequence_length)
-        for name, records in profiles.items()
-    }
-    steps = sorted({*sample.checkpoints, sample.step})
-    rates = np.empty((3, len(steps), len(found)))
-    for row, step in enumerate(steps):
-        model = at_step(sample, step).model
-        for column, each in enumerate(found.values()):
-            states = profile_states(model, each, pieces=sample.tokenizer.pieces)
-            answers = branch_profile(states.logits, states.target, pieces=sample.tokenizer.pieces)
-            rates[:2, row, column] = answers.target_coverage, answers.owned_coverage
-    start = rates[0, 0] if steps[0] == 0 else NAN
-    rates[2] = np.round(np.nan_to_num(rates[0], nan=-1.0) - start, 12)
-    several = [len(set(each.targets.tolist())) > 1 for each in found.values()]
-    lowest = rates[:, :, several].min(axis=2, initial=np.inf)
-    lowest[np.isinf(lowest)] = NAN
-    made = {}
-    for name, values, low in zip(SERIES, rates, lowest, strict=True):
-        made[name] = variable(("step", "profile"), values, SERIES[name])
-        made[f"{name}_min"] = variable("step", low, f"lowest {SERIES[name]}")
-    return check(xr.Dataset(made, coords={"step": steps, "profile": list(found)}))
-
-
-def at_step(sample: Sample, step: int) -> Sample:
-    """Return a sample with the weights of a kept checkpoint, or as it is if `step` is its own."""
-    if step == sample.step:
-        return sample
-    return replace(sample, model=sample.checkpoints[step], step=step)
 
 
 def audit_sample(

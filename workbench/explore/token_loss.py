@@ -38,50 +38,14 @@ def token_loss(run: str, other: str = "") -> Panel:
     """
     from workbench import diagnostics
 
-    subjects = {name: Subject(name) for name in (run, other) if name}
-
-    @cache
-    def opened(show: str) -> tuple[xr.Dataset, Any, str]:
-        """Return the tokens shown, their text, and the calls that give them."""
-        name = run if show == BOTH else show
-        sample, call = subjects[name].sample, "annotated(samples[0].table, samples[0].data)"
-        names = [*subjects] if show == BOTH else [name]
-        made = [f"diagnostics.sample(evaluation.open_run({each!r}))" for each in names]
-        one = show == BOTH and sample.tokenizer.hash == subjects[other].sample.tokenizer.hash
-        if one:
-            call, table = "paired(*samples)", diagnostics.paired(sample, subjects[other].sample)
-        else:
-            table = diagnostics.annotated(sample.table, sample.data)
-        return table, sample.data, f"samples = [{', '.join(made)}]\ntable = diagnostics.{call}\n"
-
-    def compared(show: str) -> bool:
-        return opened(show)[0].attrs["reference"] == "the other run"
-
-    def view(show: str, plot: str, data: xr.Dataset, call: str, **options: Any) -> View:
-        said = getattr(readings, "confusions" if "pair" in data.dims else plot)
-        told = said(data, **options) if plot == "calibration" else said(data)
-        alone = "pair" in data.dims or plot == "calibration" or not compared(show)
-        if show == BOTH and plot != "token_loss" and alone:
-            told = f"{run} alone: {told}"
-        code = f"{opened(show)[2]}diagnostics.{call}"
-        return View(plot=plot, data=data, sentence=told, code=code, options=options)
-
-    @cache
-    def classes(show: str) -> tuple[xr.Dataset, str]:
-        if show == BOTH:
-            seeds = [diagnostics.seed_results(each.folder) for each in subjects.values()]
-            samples = [each.sample for each in subjects.values()]
-            found = diagnostics.token_difference(*samples, seeds=seeds)
-            return found, f"token_difference(*samples, seeds={seeds})"
-        saved = subjects[show].group("token_loss")
-        whole = saved if "excess" in saved else diagnostics.token_loss(opened(show)[0])
-        return whole, "token_loss(table)"
+    scored = _Scored({name: Subject(name) for name in (run, other) if name})
+    view = scored.view
 
     def overview(show: str, sort: str) -> View:
-        return view(show, "token_loss", *classes(show), sort=sort, clicks="token_class")
+        return view(show, "token_loss", *scored.classes(show), sort=sort, clicks="token_class")
 
     def details(show: str, token_class: str, detail: str) -> View:
-        (table, data, _), by = opened(show), ["token_class", "decile", "repetition"]
+        (table, data, _), by = scored.opened(show), ["token_class", "decile", "repetition"]
         if detail == "deciles":
             cells = diagnostics.loss_cells(table, by).sel(token_class=token_class)
             return view(show, "parts", cells, f"loss_cells(table, {by})")
@@ -94,18 +58,18 @@ def token_loss(run: str, other: str = "") -> Panel:
         return view(show, detail, found, f"{detail}(table)", **options)
 
     def words(show: str, chosen: Any, where: str) -> View:
-        table, data, _ = opened(show)
+        table, data, _ = scored.opened(show)
         rows = diagnostics.worded(table.isel(token=chosen), data)
         return view(show, "text_strip", rows, f"worded(table.isel(token={where}), samples[0].data)")
 
     def strip(show: str, document: int, place: int) -> View:
-        documents = opened(show)[0].document.values
+        documents = scored.opened(show)[0].document.values
         first = min(int(np.argmax(documents == document)) + place, len(documents) - 1)
         last = first + SHOWN
         return words(show, slice(first, last), f"slice({first}, {last})")
 
     def alike(show: str, token: int) -> View | None:
-        table = opened(show)[0]
+        table = scored.opened(show)[0]
         one = table.isel(token=np.flatnonzero(table.offset == token))
         if not one.sizes["token"]:
             return None
@@ -114,12 +78,22 @@ def token_loss(run: str, other: str = "") -> Panel:
         chosen = same[order][:ALIKE]
         return words(show, chosen, str(chosen.tolist()))
 
-    shows = [BOTH, run, other] if other else [run]
-    first, menu, number = classes(run)[0], widgets.Dropdown, widgets.BoundedIntText
+    controls = _controls(scored, [BOTH, run, other] if other else [run])
+    title = f"Loss of {run} by token" + (f", less that of {other}" if other else "")
+    return Panel(title, views=[overview, details, strip, alike], controls=controls)
+
+
+def _controls(scored: "_Scored", shows: list[str]) -> dict[str, Any]:
+    """Make the menus, beginning with the class that has the most recoverable bits."""
+    first, menu, number = (
+        scored.classes(shows[min(1, len(shows) - 1)])[0],
+        widgets.Dropdown,
+        widgets.BoundedIntText,
+    )
     top = str(first.token_class[int(first.excess.values.argmax())].item())
-    documents = np.unique(opened(shows[0])[0].document).tolist()
-    hidden = {"display": "" if other else "none"}
-    controls = {
+    documents = np.unique(scored.opened(shows[0])[0].document).tolist()
+    hidden = {"display": "" if len(shows) > 1 else "none"}
+    return {
         "show": widgets.ToggleButtons(options=shows, layout=hidden),
         "sort": menu(options=["recoverable", "share"], description="sort"),
         "token_class": menu(options=TOKEN_CLASSES, value=top, description="class"),
@@ -128,5 +102,54 @@ def token_loss(run: str, other: str = "") -> Panel:
         "place": number(max=10**9, step=SHOWN, description="place"),
         "token": number(max=10**9, description="token"),
     }
-    title = f"Loss of {run} by token" + (f", less that of {other}" if other else "")
-    return Panel(title, views=[overview, details, strip, alike], controls=controls)
+
+
+class _Scored:
+    """One run or two, with their scored tokens; what was measured is kept."""
+
+    def __init__(self, subjects: dict[str, Subject]) -> None:
+        self.subjects = subjects
+        self.opened, self.classes = cache(self._opened), cache(self._classes)
+
+    def view(self, show: str, plot: str, data: xr.Dataset, call: str, **options: Any) -> View:
+        """Show what a diagnostic made of the tokens."""
+        table, _, made = self.opened(show)
+        said = getattr(readings, "confusions" if "pair" in data.dims else plot)
+        told = said(data, **options) if plot == "calibration" else said(data)
+        alone = table.attrs["reference"] != "the other run"
+        alone = alone or "pair" in data.dims or plot == "calibration"
+        if show == BOTH and plot != "token_loss" and alone:
+            told = f"{next(iter(self.subjects))} alone: {told}"
+        code = f"{made}diagnostics.{call}"
+        return View(plot=plot, data=data, sentence=told, code=code, options=options)
+
+    def _opened(self, show: str) -> tuple[xr.Dataset, Any, str]:
+        """Return the tokens shown, their text, and the calls that give them."""
+        from workbench import diagnostics
+
+        names = [*self.subjects] if show == BOTH else [show]
+        samples = [self.subjects[name].sample for name in names]
+        made = [f"diagnostics.sample(evaluation.open_run({each!r}))" for each in names]
+        if len({each.tokenizer.hash for each in samples}) < len(samples):
+            call, table = "paired(*samples)", diagnostics.paired(*samples)
+        else:
+            call = "annotated(samples[0].table, samples[0].data)"
+            table = diagnostics.annotated(samples[0].table, samples[0].data)
+        return (
+            table,
+            samples[0].data,
+            f"samples = [{', '.join(made)}]\ntable = diagnostics.{call}\n",
+        )
+
+    def _classes(self, show: str) -> tuple[xr.Dataset, str]:
+        """Return the classes of a run, or the differences of two, and the call that gives them."""
+        from workbench import diagnostics
+
+        if show != BOTH:
+            saved = self.subjects[show].group("token_loss")
+            whole = saved if "excess" in saved else diagnostics.token_loss(self.opened(show)[0])
+            return whole, "token_loss(table)"
+        seeds = [diagnostics.seed_results(each.folder) for each in self.subjects.values()]
+        samples = [each.sample for each in self.subjects.values()]
+        found = diagnostics.token_difference(*samples, seeds=seeds)
+        return found, f"token_difference(*samples, seeds={seeds})"

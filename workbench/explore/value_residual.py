@@ -75,16 +75,23 @@ def value_residual(run: str, other: str = "") -> Panel:
         code += f"diagnostics.alpha_curve(trial, {visit})"
         return View(plot="alpha_curve", data=data, sentence=readings.alpha_curve(data), code=code)
 
-    mine = saved[run][NAME]
-    ends = 2 * mine.alpha_effective.isel(step=-1).values
-    gated = mine.attrs["gate"] == "sigmoid"
+    controls = _controls(saved[run][NAME], [BOTH, run, other] if other else [run])
+    views: list[Any] = [lambda show: overview(show, NAME), lambda show: overview(show, "mixing")]
+    title = f"Value residual of {run}" + (f" and {other}" if other else "")
+    actions = {"write retrained comparison": lambda: f"written: {_plan(subjects[run].folder)}"}
+    return Panel(title, views=[*views, loss], controls=controls, actions=actions)
+
+
+def _controls(ds: xr.Dataset, shown: list[str]) -> dict[str, Any]:
+    """Make the menus, and a slider from nothing to twice the largest mix."""
+    ends = 2 * ds.alpha_effective.isel(step=-1).values
+    gated = ds.attrs["gate"] == "sigmoid"
     low, high = (0, 1) if gated else (np.nanmin([0, *ends]), np.nanmax([1, *ends]))
-    judged = zip(mine.visit.values.tolist(), mine.decision.values.tolist(), strict=True)
-    start = {"value": mine.attrs["init_effective"], "min": low, "max": high, "step": 0.01}
-    controls = {
+    judged = zip(ds.visit.values.tolist(), ds.decision.values.tolist(), strict=True)
+    start = {"value": ds.attrs["init_effective"], "min": low, "max": high, "step": 0.01}
+    return {
         "show": widgets.ToggleButtons(
-            options=[BOTH, *subjects] if other else [run],
-            layout={"display": "" if other else "none"},
+            options=shown, layout={"display": "" if len(shown) > 1 else "none"}
         ),
         "visit": widgets.Dropdown(
             options=[("none", 0), *((f"{v}: {told}", v) for v, told in judged if told)],
@@ -92,10 +99,6 @@ def value_residual(run: str, other: str = "") -> Panel:
         ),
         "mix": widgets.FloatSlider(**start, description="mix", continuous_update=False),
     }
-    views: list[Any] = [lambda show: overview(show, NAME), lambda show: overview(show, "mixing")]
-    title = f"Value residual of {run}" + (f" and {other}" if other else "")
-    actions = {"write retrained comparison": lambda: f"written: {_plan(subjects[run].folder)}"}
-    return Panel(title, views=[*views, loss], controls=controls, actions=actions)
 
 
 def _saved(subject: Subject) -> dict[str, xr.Dataset]:
