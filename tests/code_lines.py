@@ -11,7 +11,8 @@ from collections import Counter
 
 from repository import PACKAGE, docstring_of, modules, part_of
 
-LIMITS = {"model + training + quantization": 3_500, "workbench": 9_000}
+# The second was 9,000 until the probes became panels; LOG.md says what went where, and why.
+LIMITS = {"model + training + quantization": 3_500, "workbench": 12_500}
 SILENT = {
     tokenize.COMMENT,
     tokenize.DEDENT,
