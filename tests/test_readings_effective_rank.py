@@ -126,3 +126,15 @@ def test_embedding_says_which_rows_are_wasted_in_printable_text():
     assert said.endswith("A smaller vocabulary would free them.")
     healthy = readings.embedding(embedded())
     assert "0 of 40 rows" in healthy and "near the whole" in healthy and "smaller" not in healthy
+
+
+def test_a_planted_thin_head_is_named_and_nothing_measured_is_said():
+    ratio = np.full((2, 4, 3), 0.98)
+    ratio[1, 2, 0] = 0.2
+    coords = {"block": [0, 1], "head": range(4), "role": ["query", "key", "attention_out"]}
+    data = {"head_rank_ratio": variable(("block", "head", "role"), ratio, "ratio")}
+    said = readings.head_rank(xr.Dataset(data, coords=coords))
+    assert said.startswith("Head 2 of block 1 has the lowest rank in its query: 0.20 of chance")
+    assert "median of 0.98 over 24 slices" in said
+    data = {"head_rank_ratio": variable(("block", "head", "role"), ratio * np.nan, "ratio")}
+    assert readings.head_rank(xr.Dataset(data, coords=coords)).startswith("Not able to judge")

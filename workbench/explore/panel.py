@@ -2,7 +2,9 @@
 
 import asyncio
 import html
+import importlib
 import inspect
+import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +18,21 @@ from workbench.plots.view import View
 WAIT = 0.08  # seconds of quiet before a redraw: a dragged slider asks once
 WIDTH = 960  # pixels of a figure
 Drawing = Callable[..., View | None]
+
+
+def _import_widget() -> None:
+    """Import plotly's widget without a grammar of web addresses, which takes seconds to build.
+
+    Plotly asks for nbformat, that for jsonschema, and that for the grammar, if it is installed.
+    """
+    modules: dict[str, Any] = sys.modules
+    hidden = modules.setdefault("rfc3987_syntax", None) is None
+    importlib.import_module("plotly.io._renderers")
+    if hidden:
+        del modules["rfc3987_syntax"]
+
+
+_import_widget()  # before anything else asks for nbformat
 
 
 class Panel(widgets.VBox):

@@ -1,12 +1,12 @@
 """What a panel is about: a run, its saved diagnosis, and its model once something asks for it."""
 
+import contextlib
 from functools import cached_property
 from typing import Any
 
 import xarray as xr
 
-from workbench.folder import InputError, RunFolder, find_run
-from workbench.plots.report import open_diagnosis
+from workbench.folder import RunFolder, find_run
 
 
 class Subject:
@@ -15,6 +15,8 @@ class Subject:
     def __init__(self, name: str) -> None:
         self.folder: RunFolder = find_run(name)
         self.name = self.folder.name
+        self._groups: dict[str, xr.Dataset] = {}
+        self._looked: set[str] = set()
 
     @cached_property
     def sample(self) -> Any:
@@ -23,14 +25,12 @@ class Subject:
 
         return diagnostics.sample(evaluation.open_run(self.folder.path))
 
-    @cached_property
-    def _groups(self) -> dict[str, xr.Dataset]:
-        """Groups of the saved diagnosis."""
-        try:
-            tree = open_diagnosis(self.folder)
-        except InputError:
-            return {}
-        return {name: node.to_dataset() for name, node in tree.children.items()}
+    def _look(self, name: str) -> None:
+        """Read a group of the saved diagnosis; all of them would take a second."""
+        self._looked.add(name)
+        with contextlib.suppress(OSError):  # no file, a damaged one, or none of that name
+            path = self.folder.path / "diagnosis.nc"
+            self._groups[name] = xr.load_dataset(path, group=name, engine="h5netcdf")
 
     def group(self, name: str) -> xr.Dataset:
         """Return one diagnostic of the run, measured and saved now if it was not before.
@@ -40,6 +40,8 @@ class Subject:
         InputError
             If it does not apply to this run.
         """
+        if name not in self._looked:
+            self._look(name)
         if name not in self._groups:
             from workbench import diagnostics, evaluation
 

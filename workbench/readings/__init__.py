@@ -29,7 +29,7 @@ from workbench.readings.routing_audit import (
     routing_records,
 )
 from workbench.readings.self_test import self_test
-from workbench.readings.spectrum import embedding, heads, spectrum, truncation
+from workbench.readings.spectrum import embedding, head_rank, heads, spectrum, truncation
 from workbench.readings.token_detail import (
     calibration,
     confusions,
@@ -54,6 +54,7 @@ __all__ = [
     "damping",
     "effective_rank",
     "embedding",
+    "head_rank",
     "heads",
     "intervention",
     "intervention_curve",

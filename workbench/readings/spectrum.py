@@ -58,6 +58,25 @@ def heads(ds: xr.Dataset, matrix: str) -> str:
     return f" Of its {ratio.size} heads, head {head} is lowest: {low:.2f} of chance."
 
 
+def head_rank(ds: xr.Dataset) -> str:
+    """Name the head that uses the fewest directions for its shape.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Diagnostic `head_rank`.
+    """
+    ratio = ds.head_rank_ratio.stack(place=("block", "head", "role")).dropna("place")
+    if not ratio.size:
+        return "Not able to judge: no head has a finite rank."
+    low = ratio[int(ratio.argmin("place"))]
+    return (
+        f"Head {low['head'].item()} of block {low.block.item()} has the lowest rank in its "
+        f"{str(low.role.item()).replace('_', ' ')}: {float(low):.2f} of chance, against a median "
+        f"of {float(ratio.median()):.2f} over {ratio.size} slices of heads."
+    )
+
+
 def truncation(ds: xr.Dataset) -> str:
     """Say what the chosen rank costs and saves, and which rank is free.
 
