@@ -73,6 +73,8 @@ def lens(*, planted=False):
     columns = {
         "loss": (loss, "nat/token"),
         "loss_standard_error": (np.full(4, 0.05), "nat/token"),
+        "gain": (np.concatenate([[np.nan], -np.diff(loss)]), "nat/token"),
+        "gain_standard_error": (np.array([np.nan, 0.01, 0.01, 0.01]), "nat/token"),
         "rank_low": (np.array([9, 5, 2, 1]), "1"),
         "rank_median": (np.array([90, 50, 20, 7]), "1"),
         "rank_high": (np.array([200, 100, 60, 30]), "1"),

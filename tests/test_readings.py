@@ -214,9 +214,16 @@ def test_promotion_is_a_verdict_with_the_first_red_check():
     assert said.startswith(
         "Do not promote: the first red check is probe (is probe fine?), in 1 of 4"
     )
-    assert "such as owner" in said and "blame the trunk in 1" in said
+    assert (
+        "such as owner" in said
+        and "never saw the fact that they are asked, blame the trunk in 1" in said
+    )
     healthy = MAKERS["routing_audit"]().assign_attrs(promote=1, first_red="")
     assert readings.promotion(healthy).startswith("Promote: none of 4 profiles")
+    healthy["macro_recall"] = healthy.accuracy.copy(data=[1.0, 0.95, 0.79, 0.9, 0.1])
+    assert readings.promotion(healthy).startswith(
+        "Right answers are as few as 100% of records (macro recall 0.79), in profile owner. Promote"
+    ), "a profile with one target does not count"
     fell = healthy.assign_attrs(promote=0, below_floor=2)
     assert "2 profiles cover fewer targets than at step 0" in readings.promotion(fell)
     assert "nothing is judged" in readings.promotion(healthy.assign_attrs(promote=0))

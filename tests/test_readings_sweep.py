@@ -38,6 +38,17 @@ def test_activation_names_the_lowest_site_with_its_error():
     assert "0.21 of what chance" in text and "median of 0.75" in text and "biased" not in text
 
 
+def test_what_is_not_finite_is_counted():
+    text = activation(ranks([[0.8, np.nan], [np.nan, 0.21]]))
+    assert "over sites; 2 of 4 sites not finite." in text
+    gap = heads([[0.3, np.nan], [0.05, 0.4]], [[0.1] * 2] * 2)
+    assert "1 of 4 heads not finite." in attention(gap)
+    gap["entropy_standard_error"] = gap.entropy * np.nan
+    assert "no error measured" in attention(gap) and "nan" not in attention(gap)
+    for healthy in (activation(ranks([[0.8, 0.7]])), attention(heads([[0.3, 0.9]], [[0.1] * 2]))):
+        assert "not finite" not in healthy
+
+
 def test_activation_says_when_vectors_are_few_and_when_there_is_no_error():
     assert "under 10 vectors a channel" in activation(ranks([[0.8, 0.7]], tokens=999))
     assert "no error measured" in activation(ranks([[0.8, 0.7]], error=np.nan))

@@ -22,8 +22,12 @@ def test_the_class_with_most_to_win_is_named_with_its_error():
     said = readings.token_loss(found)
     digit = found.sel(token_class="digit")
     number = f"{float(digit.excess):.3f} (standard error {float(digit.excess_standard_error):.3f})"
-    assert said.startswith(f"Digit tokens hold the most recoverable bits: {number} of")
-    assert "above counting" in said and "not separable" not in said.split(".  ")[0].split("cost")[0]
+    assert said.startswith(f"Digit tokens hold the most of the excess over counting: {number} of")
+    assert "above counting" in said and "recoverable in all" in said
+    assert (
+        "known only afterwards" in said
+        and "not separable" not in said.split(".  ")[0].split("cost")[0]
+    )
     both = raised(0.8)
     both.excess.values[both.token_class.values == TOKEN_CLASSES.index("newline")] += 0.8
     assert "not separable from" in readings.token_loss(token_loss(both)).split("cost most")[0]
@@ -33,13 +37,43 @@ def test_a_model_that_beats_counting_has_nothing_named():
     said = readings.token_loss(
         token_loss(make_table().pipe(lambda t: t.assign(excess=t.excess - 1)))
     )
-    assert said.startswith("No class has recoverable bits beyond its error")
-    assert "cannot say where more is to be won" in said
+    assert said.startswith("In all nothing beyond error is shown to be recoverable (-")
+    assert "loses" not in said and "hold the most" not in said
+
+
+def test_an_optimal_model_that_loses_to_counting_on_one_class_has_nothing_recoverable():
+    """What is lost where digits come is the price of what is won where they do not."""
+    table = raised(0.8)
+    table.excess.values[table.token_class.values != TOKEN_CLASSES.index("digit")] -= 0.8
+    found = token_loss(table)
+    assert float(found.sel(token_class="digit").excess) > 0 > float(found.total_excess)
+    said = readings.token_loss(found)
+    assert said.startswith("In all nothing beyond error is shown to be recoverable (-")
+    assert "the network loses to counting on digit tokens by 0.0" in said
+    assert "and wins elsewhere" in said
+    found["total_excess_standard_error"] = found.total_excess * np.nan
+    unknown = readings.token_loss(found)
+    assert unknown.startswith("Not able to judge what is recoverable: -") and "nan" not in unknown
+
+
+def test_a_total_without_a_class_beyond_its_error_names_none():
+    found = token_loss(raised(0.8))
+    found["excess_standard_error"] = found.excess_standard_error + 1
+    said = readings.token_loss(found)
+    assert "is recoverable, and no class is above it beyond its error" in said
 
 
 def test_cells_of_few_tokens_are_not_judged():
     ds = loss_cells(raised(0.8), ["token_class", "decile"])
-    assert "token_class digit" in readings.parts(ds)
+    said = readings.parts(ds)
+    assert "most of the excess over counting lies in token_class digit" in said
+    assert "known only afterwards" in said and "recoverable" not in said
+    healthy = readings.parts(loss_cells(make_table(), ["token_class"]))
+    assert healthy.startswith("No cell is above counting beyond its error")
+    places = loss_cells(raised(9), ["bin"])
+    assert "afterwards" not in readings.parts(places), "a place is known before its target"
+    alone = readings.parts(ds.assign(excess_standard_error=ds.excess_standard_error * np.nan))
+    assert alone.startswith("Not able to judge token_class")
     assert readings.parts(ds.assign(tokens=ds.tokens * 0)).startswith("Not able to judge")
 
 

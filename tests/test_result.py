@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from workbench.folder import replacing
-from workbench.result import DIMS, UNITS, check, open_tree, provenance, save, variable
+from workbench.result import DIMS, UNITS, check, difference, open_tree, provenance, save, variable
 
 
 def healthy():
@@ -99,3 +99,20 @@ def test_a_file_that_is_no_result_raises(tmp_path, content):
 
 def test_a_tree_without_provenance_has_none():
     assert provenance(xr.DataTree()) == {}
+
+
+def test_a_difference_subtracts_and_widens_and_refuses_what_was_measured_elsewhere():
+    def made(level: float, **attrs: str) -> xr.Dataset:
+        data = {
+            "cost": variable("visit", [level, 1.0], "cost", "bit"),
+            "cost_standard_error": variable("visit", [3.0, 0.0], "its error", "bit"),
+            "verdict": variable("visit", ["free", "needed"], "verdict"),
+        }
+        return xr.Dataset(data, coords={"visit": [0, 1]}, attrs=attrs)
+
+    found = difference(made(5.0), made(2.0).assign(cost_standard_error=("visit", [4.0, 0.0])))
+    assert found.cost.values.tolist() == [3.0, 0.0] and "verdict" not in found
+    assert found.cost_standard_error.values.tolist() == [5.0, 0.0] and found.attrs["compared"] == 1
+    difference(made(5.0, measured_tokens="all"), made(2.0))  # an older one does not say
+    with pytest.raises(ValueError, match="measured on corpus a and on corpus b"):
+        difference(made(5.0, measured_corpus="a"), made(2.0, measured_corpus="b"))

@@ -160,13 +160,14 @@ def test_csv_and_json_say_the_same(root):
         assert {k: "" if v is None else str(v) for k, v in each.items()} == line
 
 
+SAME = {"corpus_hash": "c" * 64, "protocol": "full", "context": 256, "budget": "9 steps"}
 HAND = [
-    {"run": "a", "step": 0, "owned": 0.0, "bpb": 3.0},
-    {"run": "a", "step": 9, "owned": 1.0, "bpb": 2.4},
-    {"run": "b", "step": 9, "owned": 1.0, "bpb": 2.2},
-    {"run": "c", "step": 9, "owned": 0.5, "bpb": 1.9},
-    {"run": "d", "step": 9, "bpb": 1.0},
-    {"run": "e", "step": 9, "owned": float("nan"), "bpb": 1.0},
+    {**SAME, "run": "a", "step": 0, "owned": 0.0, "bpb": 3.0},
+    {**SAME, "run": "a", "step": 9, "owned": 1.0, "bpb": 2.4},
+    {**SAME, "run": "b", "step": 9, "owned": 1.0, "bpb": 2.2},
+    {**SAME, "run": "c", "step": 9, "owned": 0.5, "bpb": 1.9},
+    {**SAME, "run": "d", "step": 9, "bpb": 1.0},
+    {**SAME, "run": "e", "step": 9, "owned": float("nan"), "bpb": 1.0},
 ]
 
 
@@ -192,6 +193,33 @@ def test_no_constraint_and_none_satisfied_are_said():
     assert runs.select_checkpoint(["x > 0"], "x", rows=[])["verdict"].startswith("none of 0")
 
 
+@pytest.mark.parametrize(
+    "other", [{"corpus_hash": "w" * 64}, {"protocol": "answers"}, {"context": 32}]
+)
+def test_nothing_is_chosen_between_what_has_no_order(other):
+    rows = [*HAND, {**SAME, **other, "run": "world", "step": 9, "owned": 1.0, "bpb": 0.04}]
+    found = runs.select_checkpoint(["owned >= 1"], "bpb", rows=rows)
+    assert found["chosen"] is None
+    value = str(next(iter(other.values())))[:12]
+    assert f"{value}" in found["verdict"] and ": world" in found["verdict"]
+    assert "if row['run'] in ['world']" in found["verdict"], "how to narrow"
+    kept = runs.select_checkpoint(["owned >= 1", "bpb > 1"], "bpb", rows=rows)
+    assert kept["chosen"]["run"] == "b", "what does not pass is not compared"
+
+
+def test_budgets_may_differ_and_are_said():
+    rows = [HAND[1], HAND[2] | {"budget": "60 s on cpu"}]
+    found = runs.select_checkpoint(["owned >= 1"], "bpb", rows=rows)
+    assert found["chosen"]["run"] == "b"
+    assert "budgets differ (60 s on cpu; 9 steps)" in found["verdict"]
+
+
+def test_runs_that_were_never_evaluated_are_not_compared():
+    rows = [{"run": name, "step": step, "x": 1.0, "y": step} for name in "ab" for step in (1, 2)]
+    assert runs.select_checkpoint(["x > 0"], "y", rows=rows)["chosen"] is None
+    assert runs.select_checkpoint(["x > 0"], "-y", rows=rows[:2])["chosen"]["step"] == 2
+
+
 @pytest.mark.parametrize("text", ["bpb", "bpb = 2", "bpb < two", "bpb<2"])
 def test_a_constraint_that_cannot_be_read_is_refused(text):
     with pytest.raises(InputError, match="constraint"):
@@ -211,5 +239,7 @@ def test_checkpoints_of_all_runs(root):
     assert [(row["run"], row["step"]) for row in rows] == [(("b-child"), s) for s in (0, 100, 200)]
     assert rows[1]["loss"] == 2.0 and rows[1]["routing_audit.owned_min"] == 1.0
     assert rows[2]["bits_per_byte"] == 2.25 and "bits_per_byte" not in rows[1]
+    assert all(row[name] == EVALUATION[name] for row in rows for name in runs.COMPARABLE)
+    assert rows[0]["budget"].startswith("200 steps")
     found = runs.select_checkpoint(["routing_audit.owned_min >= 1"], "loss", rows=rows)
     assert found["chosen"]["step"] == 100

@@ -194,6 +194,11 @@ class RunFolder:
         """The run's name, which is its folder's."""
         return self.path.name
 
+    def weights(self) -> str | None:
+        """Return the SHA-256 of the run's weights, or None where it has none yet."""
+        path = self.path / "model.safetensors"
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+
     @property
     def metrics(self) -> Path:
         """``metrics.jsonl``: one line a step."""

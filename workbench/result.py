@@ -106,7 +106,7 @@ def open_tree(path: Path) -> xr.DataTree:
         return tree.load()
 
 
-def provenance(tree: xr.DataTree) -> dict[str, Any]:
+def provenance(tree: xr.DataTree | xr.Dataset) -> dict[str, Any]:
     """Read the provenance back from the root of a diagnosis."""
     found: dict[str, Any] = json.loads(tree.attrs.get("provenance", "{}"))
     return found
@@ -118,7 +118,16 @@ def difference(this: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     Standard errors, which end in ``standard_error``, are added in quadrature, as those of
     independent measurements; where both were taken on the same tokens a paired error is smaller.
     What is not a number is left out. The attr `compared` is 1.
+
+    Raises
+    ------
+    ValueError
+        If they say that they were measured on different text, context or numbers of tokens.
     """
+    for what in ("corpus", "context", "tokens"):
+        here, there = (each.attrs.get(f"measured_{what}") for each in (this, other))
+        if here != there and None not in (here, there):
+            raise ValueError(f"no difference: measured on {what} {here} and on {what} {there}")
     pairs = xr.align(this, other, join="inner")
     found = {}
     for name, mine in pairs[0].data_vars.items():

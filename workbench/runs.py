@@ -14,6 +14,7 @@ from typing import Any
 from workbench.folder import InputError, RunFolder, read_jsonl, runs_root
 
 BOUNDS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+COMPARABLE = ("corpus_hash", "protocol", "context")  # numbers mean the same only within these
 COLUMNS = (
     "name",
     "status",
@@ -84,7 +85,8 @@ def list_checkpoints(root: Path | None = None) -> list[dict[str, Any]]:
 
     Steps are those that the saved diagnosis followed, and the last. A row holds the numbers that
     were logged at its step, the saved variables over ``step`` alone as ``group.variable``, and
-    those of the evaluation at the last step.
+    that of the evaluation at the last step. Every row says what its run was evaluated on:
+    ``corpus_hash, protocol, context, budget``, None without an evaluation.
     """
     from workbench import result  # xarray, only once it is needed
 
@@ -102,8 +104,9 @@ def list_checkpoints(root: Path | None = None) -> list[dict[str, Any]]:
             known = found.setdefault(summary["steps"], {})
             known |= {"bits_per_byte": summary["bits_per_byte"]}
         logged = {line["step"]: line for line in read_jsonl(run.metrics)}
+        shared = {name: summary.get(name) for name in (*COMPARABLE, "budget")}
         rows += [
-            {**logged.get(step, {}), **found[step], "run": run.name, "step": step}
+            {**logged.get(step, {}), **found[step], **shared, "run": run.name, "step": step}
             for step in sorted(found)
         ]
     return rows
@@ -116,6 +119,9 @@ def select_checkpoint(
     rows: Sequence[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Choose a checkpoint: it must satisfy every constraint before it is ranked at all.
+
+    Nothing is chosen between checkpoints that satisfy but differ in corpus, protocol or context,
+    or whose corpus is unknown; budgets may differ, which the verdict says.
 
     Parameters
     ----------
@@ -160,7 +166,39 @@ def select_checkpoint(
     else:
         verdict = f"{len(passing)} of {len(judged)} checkpoints satisfy every constraint"
         verdict += "" if ranked else f", none can be ranked by {rank_by!r}"
+    if bounds and passing:
+        mixed, note = _mixed(passing)
+        verdict, ranked = verdict + note, [] if mixed else ranked
     return {"chosen": ranked[0] if bounds and ranked else None, "verdict": verdict, "rows": judged}
+
+
+def _mixed(rows: list[dict[str, Any]]) -> tuple[bool, str]:
+    """Tell whether rows must not be ranked together, and what there is to say of that."""
+    groups: dict[tuple[Any, ...], set[str]] = {}
+    for row in rows:
+        # Of what was never evaluated nothing is known: it is like itself alone.
+        alone = row.get("run") if row.get("corpus_hash") is None else None
+        key = (*(row.get(name) for name in COMPARABLE), alone)
+        groups.setdefault(key, set()).add(str(row.get("run")))
+    if len(groups) > 1:
+        told = "; ".join(
+            f"corpus {str(corpus)[:12]}, protocol {protocol}, context {context}: "
+            f"{', '.join(sorted(names))}"
+            for (corpus, protocol, context, _), names in groups.items()
+        )
+        first = sorted(next(iter(groups.values())))
+        return True, (
+            f", but nothing is chosen, for there is no order between corpora, protocols or "
+            f"contexts: {told}. Keep one group, such as "
+            f"rows=[row for row in runs.list_checkpoints() if row['run'] in {first}]"
+        )
+    budgets = sorted({str(row.get("budget")) for row in rows})
+    if len(budgets) == 1:
+        return False, ""
+    return False, (
+        f"; their budgets differ ({'; '.join(budgets)}): this chooses weights, and says nothing of "
+        f"which training is better"
+    )
 
 
 def _bound(text: str) -> Callable[[dict[str, Any]], bool]:
@@ -186,7 +224,7 @@ def leaderboard(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         if row["bits_per_byte"] is not None:
-            key = tuple(row[name] for name in ("corpus_hash", "protocol", "context", "budget"))
+            key = tuple(row[name] for name in (*COMPARABLE, "budget"))
             groups.setdefault(key, []).append(row)
     return [sorted(group, key=lambda row: row["bits_per_byte"]) for group in groups.values()]
 

@@ -112,7 +112,7 @@ def test_dead_parts_are_free_and_their_healthy_twins_are_not(tiny_network):
     [
         (0.0, 0.0, "free"),
         (0.001, 0.001, "free"),
-        (-0.02, 0.001, "free"),
+        (-0.02, 0.001, "harmful"),
         (0.003, 0.002, "unjudged"),  # within noise, but it may well be above the floor
         (0.003, 0.0001, "unjudged"),  # beyond noise, but below the floor
         (0.02, 0.02, "unjudged"),

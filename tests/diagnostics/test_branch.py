@@ -9,9 +9,11 @@ from workbench.diagnostics.branch import (
     output_head,
     piece_order,
     predicted_ids,
+    states_at,
 )
 from workbench.model import ModelConfig, new_network, record
 from workbench.text.context_gate import branches
+from workbench.text.world import Record
 
 PROFILES = records()
 RECORDS = [each for group in PROFILES.values() for each in group]
@@ -119,3 +121,27 @@ def test_nothing_stays_on_the_model():
     branch_states(network, RECORDS, WORDS, context_length=64)
     assert network.tap is before
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_contexts_that_begin_others_share_their_pass(tiny_network):
+    draw = np.random.default_rng(0)
+    long = [draw.integers(0, 257, size).tolist() for size in (9, 7, 7)]
+    contexts = [long[0][:4], long[1], long[0], long[0][:1], long[2], long[1][:6], long[1]]
+    records = [
+        Record(id=str(i), prompt="p", target=" t", profile="p", source="s")
+        for i in range(len(contexts))
+    ]
+    asked = {
+        "records": records,
+        "contexts": contexts,
+        "targets": np.zeros(len(contexts), dtype=np.int64),
+        "pieces": [str(each) for each in range(257)],
+    }
+    ran = []
+    tiny_network.register_forward_pre_hook(lambda _, given: ran.append(len(given[0])))
+    together = states_at(tiny_network, **asked)
+    assert ran == [3], "three rows carry seven contexts"
+    for index, context in enumerate(contexts):
+        with torch.no_grad():
+            alone = tiny_network.hidden(torch.tensor([context]))[0, -1].double().numpy()
+        np.testing.assert_allclose(together.hidden[index], alone, atol=1e-5)

@@ -13,7 +13,7 @@ from workbench.diagnostics import effective_rank as effective_rank_of
 from workbench.diagnostics.logit_prior import text_states
 from workbench.evaluation import bits_per_byte, open_run, token_table
 from workbench.folder import InputError
-from workbench.model import new_network, preset
+from workbench.model import load_model, new_network, preset, save_model
 from workbench.text import TOKEN_CLASSES, open_data
 from workbench.training import begin, train, train_config
 
@@ -229,3 +229,38 @@ def test_damaged_diagnosis_is_made_anew(copied):
     path.write_bytes(b"half a file")
     save_diagnosis(copied, diagnose(copied, only=["token_loss"]))
     assert set(result.open_tree(path).children) == {"token_loss"}
+
+
+def test_a_run_stopped_between_checkpoints_is_judged_by_its_own_weights(copied):
+    last = max(copied.checkpoints())
+    copied.checkpoints()[last].unlink()
+    found = diagnose(copied, only=["effective_rank", "mixing", "value_residual"])
+    for group in found.values():
+        assert group.step.values[-1] == copied.record["steps_done"] == last
+    alone = effective_rank_of(copied.model)
+    spectra = found["effective_rank"].effective_rank.sel(step=last)
+    np.testing.assert_array_equal(spectra, alone.effective_rank)
+    mix = found["value_residual"].alpha.isel(step=-1, visit=1)
+    assert float(mix) == pytest.approx(float(copied.model.value_residual.alpha[0].detach()))
+
+
+def test_history_ends_with_the_model_itself(on_text):
+    run, _ = on_text
+    whole = sample(run)
+    steps = list(run.checkpoints())
+    assert list(whole.history) == steps and len(whole.history) == len(steps)
+    assert whole.history[steps[-1]] is run.model
+    early = dataclasses.replace(whole, model=run.at(steps[1]), step=steps[1])
+    assert list(early.history) == steps[:2]
+
+
+def test_a_diagnosis_of_other_weights_is_not_kept(copied, monkeypatch):
+    save_diagnosis(copied, diagnose(copied, only=["token_loss"]))
+    path = copied.folder.path / "model.safetensors"
+    model = load_model(copied.folder.path)
+    with torch.no_grad():
+        model.tok_emb.weight.mul_(2)
+    save_model(model, path.parent)
+    changed = open_run(copied.folder.path)
+    written = save_diagnosis(changed, diagnose(changed, only=["effective_rank"]))
+    assert set(result.open_tree(written).children) == {"effective_rank"}

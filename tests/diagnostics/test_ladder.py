@@ -102,14 +102,42 @@ def test_a_constant_hidden_state_is_a_prior_once_the_mean_is_known():
     assert "prior" not in first, "without the mean only the bias is constant"
 
 
-def test_equal_embeddings_are_blamed_on_what_comes_in():
+def test_where_neither_probe_finds_anything_the_next_rung_is_climbed():
     class Blind(Embedded):
         def forward(self, ids):
             self.tap("embedding", torch.ones(*ids.shape, 4))
             return Planted.forward(self, ids)
 
     found, first = climb(Blind(WORDS, frozen=True, noise=0.0))
-    assert first == ["probe", "probe"] and (found.localised == "context").all()
+    assert (found.localised == "unjudged").all() and first == ["separation", "separation"]
+    assert (found.state.sel(rung="probe") == "not able to judge").all()
+
+
+def few_right(right):
+    """Ask 12 times for every target of a profile; `right` of them name the answer's subject."""
+    asked = []
+    for subject, answer in SUBJECTS["owner"].items():
+        for number in range(12):
+            named = subject if number < right else ["hat", "cap", "tie", "bag"][number % 4]
+            asked.append(
+                Record(
+                    id=f"{subject}-{number}",
+                    prompt=f"So{' what' * (number + 1)} of {subject} of {named} it is",
+                    target=f" {answer}",
+                    profile="owner",
+                    source="statement:owner",
+                )
+            )
+    return {"owner": asked}
+
+
+def test_one_right_record_a_target_is_no_promotion():
+    found, _ = climb(Embedded(WORDS), few_right(3))
+    assert found.owned_coverage == 1 and found.accuracy == 0.25 == found.macro_recall
+    assert found.attrs["promote"] == 0 and found.attrs["first_red"]
+    mostly, first = climb(Embedded(WORDS), few_right(11))
+    assert mostly.accuracy == pytest.approx(11 / 12) and first == [""]
+    assert mostly.attrs["promote"] == 1
 
 
 def table(**changes):
@@ -119,6 +147,8 @@ def table(**changes):
         "context_gate_passed": True,
         "row_ceiling": 1.0,
         "owned_coverage": 0.5,
+        "macro_recall": 0.9,
+        "macro_recall_standard_error": 0.05,
         "failed": 20,
         "localised": "head",
         "constant_share": 0.1,
@@ -140,6 +170,11 @@ def table(**changes):
         ({"failed": 4, "constant_share": 0.9, "separation_verdict": "low"}, "ownership"),
         ({"localised": "unjudged", "separation_verdict": "unjudged"}, "ownership"),
         ({"owned_coverage": np.nan}, "ownership"),
+        ({"owned_coverage": 1.0}, ""),
+        ({"owned_coverage": 1.0, "macro_recall": 0.79, "macro_recall_standard_error": 0.07}, ""),
+        ({"owned_coverage": 1.0, "macro_recall": 0.59}, "ownership"),
+        ({"owned_coverage": 1.0, "macro_recall": 0.25, "constant_share": 0.9}, "prior"),
+        ({"owned_coverage": 1.0, "macro_recall_standard_error": np.nan}, "ownership"),
         ({"target_unique": 1, "context_gate_passed": False}, ""),
     ],
 )

@@ -15,14 +15,28 @@ def blobs(distance, *, seed=0):
     return np.repeat(centres, 10, axis=0) + rng.normal(size=(30, 8))
 
 
-def by_loop(features, target):
-    """Leave every record out in turn and solve the ridge regression with an intercept."""
+FACTS = np.tile(np.repeat(["a", "b", "c", "d", "e"], 2), 3) + np.repeat(["3", "8", "5"], 10)
+
+
+def twins(*, shared, seed=0, n_target=4, n_fact=3, n_phrasing=3):
+    """Give every fact its own direction; `shared` is how strongly its target shows in it too."""
+    rng = np.random.default_rng(seed)
+    target = np.repeat(np.arange(n_target), n_fact * n_phrasing)
+    fact = np.repeat(np.arange(n_target * n_fact), n_phrasing)
+    own = rng.normal(size=(n_target * n_fact, 40))[fact]
+    features = own + shared * rng.normal(size=(n_target, 40))[target]
+    return features + 0.1 * rng.normal(size=own.shape), target, fact.astype(str)
+
+
+def by_loop(features, target, fact=None):
+    """Leave every fact out in turn and solve the ridge regression with an intercept."""
+    fact = np.arange(len(target)) if fact is None else fact
     groups = np.unique(target)
     centred = features - features.mean(axis=0)
     penalty = RIDGE * np.trace(centred @ centred.T) / len(features)
     answers = []
     for row in range(len(features)):
-        keep = np.arange(len(features)) != row
+        keep = fact != fact[row]
         x = np.column_stack([np.ones(keep.sum()), features[keep]])
         y = (target[keep, None] == groups).astype(float)
         free = penalty * np.eye(x.shape[1])
@@ -36,6 +50,46 @@ def by_loop(features, target):
 def test_the_closed_form_is_leaving_each_record_out(distance):
     features = blobs(distance)
     assert probe(features, LABELS).right == (by_loop(features, LABELS) == LABELS).sum()
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.4, 2.0])
+def test_the_block_form_is_fitting_again_without_each_fact(shared):
+    features, target, fact = twins(shared=shared)
+    mixed = np.random.default_rng(5).permutation(len(target))  # blocks need not lie together
+    features, target, fact = features[mixed], target[mixed], fact[mixed]
+    found = probe(features, target, fact=fact)
+    assert found.right == (by_loop(features, target, fact) == target).sum()
+    assert (found.asked, found.facts) == (36, 12)
+    answers = by_loop(blobs(2.0), LABELS, FACTS)
+    assert probe(blobs(2.0), LABELS, fact=FACTS).right == (answers == LABELS).sum()
+
+
+def test_a_twin_phrasing_does_not_tell_the_answer():
+    features, target, fact = twins(shared=0.0)
+    leaked, honest = probe(features, target), probe(features, target, fact=fact)
+    assert leaked.right == 36 and leaked.p_value == 0.01, "the subject's direction is learned"
+    assert honest.verdict == "lost" and honest.p_value > 0.05
+    healthy = probe(*twins(shared=2.0)[:2], fact=fact)
+    assert healthy.verdict == "found" and healthy.right > 30 and healthy.p_value == 0.01
+
+
+def test_targets_are_dealt_to_facts_not_to_records():
+    p_values = []
+    for seed in range(40):
+        features, target, fact = twins(shared=0.0, seed=seed)
+        p_values.append(probe(features, target, fact=fact, seed=seed).p_value)
+    assert np.mean(np.array(p_values) <= 0.2) < 0.4, "near its level where there is nothing"
+    assert np.mean(p_values) == pytest.approx(0.5, abs=0.15)
+
+
+def test_one_fact_a_target_cannot_be_judged():
+    features, target, _ = twins(shared=2.0)
+    assert probe(features, target, fact=target.astype(str)) == Probe()
+    lone = np.where(target == 0, np.repeat(np.arange(12), 3), 100 + target).astype(str)
+    assert probe(features, target, fact=lone) == Probe(), "one target has several facts: too few"
+    _, _, fact = twins(shared=2.0)
+    few = probe(features, target, fact=fact, asked=np.arange(36) < 12)
+    assert (few.asked, few.facts, few.verdict) == (12, 4, "unjudged"), "twelve records, four facts"
 
 
 def test_blobs_are_found_and_identical_vectors_are_not():
@@ -71,8 +125,8 @@ def test_only_what_was_asked_and_can_be_learned_counts():
 
 
 FOUND, LOST, NOTHING = (
-    Probe(asked=20, right=18, p_value=0.01),
-    Probe(asked=20, right=3, p_value=0.4),
+    Probe(asked=20, facts=10, right=18, p_value=0.01),
+    Probe(asked=20, facts=10, right=3, p_value=0.4),
     Probe(),
 )
 
@@ -83,18 +137,18 @@ FOUND, LOST, NOTHING = (
         (FOUND, FOUND, "head"),
         (FOUND, NOTHING, "head"),
         (LOST, FOUND, "trunk"),
-        (LOST, LOST, "context"),
+        (LOST, LOST, "unjudged"),
         (LOST, NOTHING, "unjudged"),
         (NOTHING, FOUND, "unjudged"),
     ],
 )
-def test_three_ways_to_lose_an_answer(hidden, given, where):
+def test_two_ways_to_lose_an_answer(hidden, given, where):
     assert localised(hidden, given) == where
 
 
 def test_some_by_chance_is_not_most():
-    assert Probe(asked=20, right=9, p_value=0.01).verdict == "lost"
-    assert Probe(asked=6, right=4, p_value=0.2).verdict == "lost"
+    assert Probe(asked=20, facts=10, right=9, p_value=0.01).verdict == "lost"
+    assert Probe(asked=6, facts=6, right=4, p_value=0.2).verdict == "lost"
 
 
 def test_mean_embedding_by_a_forward_pass(tiny_network):

@@ -1,5 +1,7 @@
 """The lens against a slow loop; at the last visit it is the model itself."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,8 @@ from workbench.diagnostics.logit_lens import EVERY, logit_lens
 from workbench.model import record
 from workbench.result import check
 from workbench.text import windows
+
+logit_lens_module = sys.modules[logit_lens.__module__]
 
 
 def lens(network, data, **options):
@@ -53,6 +57,32 @@ def test_first_visit_by_loop_with_its_own_norm(tiny_network, tiny_data):
             logits = 30 * torch.tanh(z / 30)
             losses.append(float(torch.logsumexp(logits, 0) - logits[targets[position]]))
     assert float(found["loss"][0]) == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_the_gain_of_a_visit_is_paired_over_targets(tiny_network, tiny_data, monkeypatch):
+    losses = []
+    entropy = logit_lens_module.F.cross_entropy
+
+    def kept(*given, **options):
+        losses.append(entropy(*given, **options))
+        return losses[-1]
+
+    monkeypatch.setattr(logit_lens_module.F, "cross_entropy", kept)
+    found, _ = lens(tiny_network, tiny_data, batch=10**6)
+    half = len(losses) // found.sizes["visit"]
+    fall = torch.cat(losses[:half]).double() - torch.cat(losses[half : 2 * half]).double()
+    assert np.isnan(found.gain[0]) and found.gain.attrs["units"] == "nat/token"
+    assert float(found.gain[1]) == pytest.approx(float(fall.mean()), abs=1e-6)
+    assert float(found.gain[1]) == pytest.approx(float(found["loss"][0] - found["loss"][1]))
+    with torch.no_grad():  # the second visit writes next to nothing: its losses are the first's
+        tiny_network.blocks[1].mlp_scale.fill_(1e-3)
+        tiny_network.blocks[1].attn_scale.zero_()
+        tiny_network.blocks[1].resid_mix[0] = 1
+        tiny_network.blocks[1].resid_mix[1] = 0
+        tiny_network.skip_weights.zero_()
+    alike, _ = lens(tiny_network, tiny_data)
+    quadrature = np.hypot(*alike.loss_standard_error.values)
+    assert 0 < float(alike.gain_standard_error[1]) < quadrature / 100
 
 
 def test_batches_and_other_reducers_change_nothing(tiny_network, tiny_data):

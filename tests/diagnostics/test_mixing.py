@@ -147,7 +147,10 @@ def test_a_dead_alpha_is_removed_and_its_healthy_twin_kept():
     [
         ({"zero": (0.0001, 0.0002), "reset": (0.1, 0.001)}, 9, "remove"),
         ({"zero": (0.1, 0.001), "own": (-0.001, 0.001), "reset": (0, 0)}, 9, "identity"),
-        ({"zero": (0.1, 0.001), "reset": (-0.05, 0.001)}, 9, "clamp"),
+        ({"zero": (0.1, 0.001), "reset": (-0.05, 0.001)}, 9, "restore"),
+        ({"zero": (0.0, 0.0), "reset": (-0.015, 0.001)}, 9, "restore"),  # 0 now, and lost
+        ({"zero": (0.1, 0.001), "reset": (-0.05, 0.03)}, 9, "unjudged"),
+        ({"zero": (0.1, 0.001), "reset": (-0.001, 0.0001)}, 9, "clamp"),
         ({"zero": (0.1, 0.001), "mean": (0, 0), "reset": (0.05, 0.001)}, 9, "keep"),
         ({"zero": (0.1, 0.001), "reset": (0.005, 0.003)}, 9, "unjudged"),
         ({"zero": (0.0, 0.0), "reset": (0.0, 0.0)}, 4, "unjudged"),

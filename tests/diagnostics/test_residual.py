@@ -76,6 +76,29 @@ def test_planted_massive_channel_is_located(tiny_network, tiny_data):
     assert "massive activation in channel 5" in reading(found)
 
 
+def test_a_massive_activation_is_found_where_the_ratio_is_not_largest(tiny_network, tiny_data):
+    found = measured(tiny_network, tiny_data)
+    found["peak_ratio"][:], found["peak"][:] = 5.0, 5.0
+    found.peak_ratio[0, 1] = 9000.0  # of a small write: a magnitude of 5
+    assert "massive" not in reading(found)
+    found.peak_ratio[1, 0], found.peak[1, 0] = 2000.0, 500.0
+    text = reading(found)
+    assert (
+        "of residual_in at visit 1, 2,000 times" in text and "the largest of 1 of 6 sites" in text
+    )
+    found["peak_ratio"] = found.peak_ratio * np.nan
+    assert "massive" not in reading(found)
+
+
+def test_writes_that_are_not_finite_are_counted(tiny_network, tiny_data):
+    found = measured(tiny_network, tiny_data)
+    assert "not finite" not in reading(found), "the stream itself is no write"
+    found.write_share[1, 1] = np.nan
+    found["write_share_standard_error"] = found.write_share * np.nan
+    text = reading(found)
+    assert "1 of 4 sites not finite" in text and "no error measured" in text and "nan" not in text
+
+
 def test_planted_idle_write_and_saturated_softcap_are_told(tiny_network, tiny_data):
     assert "ablate it" not in reading(measured(tiny_network, tiny_data))
     with torch.no_grad():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -173,6 +175,19 @@ def test_targets_are_counted_where_they_are_asked_for():
     assert float(found.answered.sel(target=" Leo")) == 6
     assert (found.asked.isnull() == found.right.isnull()).all()
     assert found.accuracy == pytest.approx(9 / 12) and int(found.failed) == 3
+
+
+def test_the_error_of_macro_recall_weighs_targets_alike():
+    """By hand: three records of one target, two of another, every record a fact."""
+    mia = [each for each in PROFILES["owner"] if each.target == " Mia"]
+    leo = [each for each in PROFILES["owner"] if each.target == " Leo"][:2]
+    wrong = leo[0].prompt.replace("pot", "pan")
+    asked = [*mia, replace(leo[0], prompt=wrong), leo[1]]
+    found = audit(Planted(WORDS), {"owner": asked})
+    assert found.accuracy == 0.8 and found.macro_recall == 0.75
+    weight, right = np.array([1 / 3] * 3 + [1 / 2] * 2), np.array([1, 1, 1, 0, 1])
+    by_hand = np.sqrt(5 / 4 * np.sum((weight * (right - 0.75)) ** 2)) / weight.sum()
+    assert found.macro_recall_standard_error == pytest.approx(by_hand)
 
 
 class Run:

@@ -124,3 +124,15 @@ def test_reading_of_a_curve_says_whether_to_change_it():
     weak = readings.intervention_curve(curve([0.1, 0.02, -0.01, 0.03]))
     assert "not the best: factor 1.25 costs -0.01" in weak
     assert "seed" in readings.intervention_curve(curve([0.1, 0.02, -0.01, 0.03], compared=1))
+
+
+def test_reading_of_a_curve_does_not_judge_what_is_not_finite():
+    unsure = curve([0.1, 0.02, -0.01, 0.03])
+    unsure.cost_standard_error[2] = np.nan
+    said = readings.intervention_curve(unsure)
+    assert said.startswith("Not able to judge: factor 1.25 costs -0.01") and "beats" not in said
+    assert said.endswith("1 of 4 factors not finite.")
+    gap = readings.intervention_curve(curve([np.nan, 0.02, -0.01, 0.03]))
+    assert "factor 1.25 costs -0.01" in gap and "1 of 4 factors not finite" in gap
+    assert "not finite" not in readings.intervention_curve(curve([0.1, 0.02, -0.01, 0.03]))
+    assert readings.intervention_curve(curve([np.nan] * 4)).startswith("Not able to judge")

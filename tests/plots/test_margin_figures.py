@@ -85,6 +85,22 @@ def test_damping_reading_says_whether_less_helps():
     assert "costs 0.0200" in healthy and "within twice" in healthy and "no reason" in healthy
 
 
+def test_damping_does_not_judge_what_is_not_finite():
+    unsure = damping(planted=True)
+    unsure.change_standard_error[3] = np.nan
+    said = readings.damping(unsure)
+    assert said.startswith("Not able to judge keeping 100% of the prior and 50% of the bias")
+    assert "-0.0800 bit/byte with no error; 1 of 5 settings not finite" in said
+    gone = damping(planted=True)
+    gone.change[3] = np.nan
+    said = readings.damping(gone)
+    assert said.startswith("Keeping 50% of the prior") and "1 of 5 settings not finite" in said
+    gone.change[:] = np.nan
+    said = readings.damping(gone)
+    assert said.startswith("Not able to judge") and "nan" not in said
+    assert "not finite" not in readings.damping(damping(planted=True))
+
+
 def test_frequency_names_the_token_beyond_its_line():
     planted = readings.unigram_prior(frequency(planted=True))
     assert "Favoured in every context: 1 beyond 4" in planted and "'<b>$x</b>' +5.00" in planted
@@ -101,7 +117,13 @@ def test_frequency_names_the_token_beyond_its_line():
 
 
 def test_lens_names_the_visit_that_lowers_nothing():
-    assert "falls most at visit 2, by 1.50 nat/token." in readings.logit_lens(lens())
+    healthy = readings.logit_lens(lens())
+    assert healthy.endswith("visit 2, by 1.50 (paired standard error 0.01) nat/token.")
+    small = lens().assign(loss_standard_error=lens().loss * 0 + 9)
+    assert readings.logit_lens(small) == healthy, "losses of the same tokens are paired"
+    unsure = lens().assign(gain_standard_error=lens().gain * np.nan)
+    assert "Not able to judge visits" in readings.logit_lens(unsure)
+    assert "diagnose again" in readings.logit_lens(lens().drop_vars("gain"))
     assert "not clearly at 3" in readings.logit_lens(lens(planted=True))
     assert readings.logit_lens(lens().isel(visit=[0])).startswith("Not able to judge")
     high, low, median = plots.logit_lens(lens()).data

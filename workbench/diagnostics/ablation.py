@@ -28,8 +28,8 @@ def ablation(model: Network, rows: Rows) -> xr.Dataset:
     mean of what it read. Costs do not add up: parts can stand in for one another.
 
     A part is *free* where its cost is within twice its standard error and even their sum is below
-    the floor of 0.005 bit/byte, *needed* where its cost exceeds both, else *unjudged*, as all are
-    with fewer than 8 groups.
+    the floor of 0.005 bit/byte, *needed* where its cost exceeds both, *harmful* where doing
+    without saves more than both, else *unjudged*, as all are with fewer than 8 groups.
 
     Of a large network what would exceed 1e13 parameters times positions is left out and NaN: the
     zero ablations before the heads.
@@ -83,9 +83,11 @@ def _verdict(
     cost: NDArray[np.float64], error: NDArray[np.float64], *, judged: bool
 ) -> NDArray[np.str_]:
     """Judge costs by their noise and by the floor."""
+    harmful = judged & (cost < -2 * error) & (cost < -FLOOR)
     free = judged & (cost <= 2 * error) & (cost + 2 * error < FLOOR)
     needed = judged & (cost > 2 * error) & (cost > FLOOR)
-    return np.where(free, "free", np.where(needed, "needed", "unjudged"))
+    names = ["harmful", "free", "needed"]
+    return np.select([harmful, free, needed], names, default="unjudged")
 
 
 DIAGNOSTIC = Diagnostic(

@@ -183,11 +183,16 @@ def states_at(
     hidden = np.empty((len(contexts), head.weight.shape[1]))
     scores = np.empty((len(contexts), head.weight.shape[0]))
     softcap = float(model.config.softcap)
-    for first in range(0, len(contexts), batch):
-        span = slice(first, first + batch)
-        hidden[span], own = _last_states(model, contexts[span])
-        scores[span] = head.scores(hidden[span])
-        _agree(softcap * np.tanh(scores[span] / softcap), own)
+    carrier = _carriers(contexts)
+    whole = sorted(set(carrier.tolist()), key=lambda index: len(contexts[index]))
+    for first in range(0, len(whole), batch):
+        rows = whole[first : first + batch]
+        of_row = {index: row for row, index in enumerate(rows)}
+        asked = np.flatnonzero(np.isin(carrier, rows)).tolist()
+        at = [(of_row[carrier[index]], len(contexts[index]) - 1) for index in asked]
+        hidden[asked], own = _states(model, [contexts[index] for index in rows], at)
+        scores[asked] = head.scores(hidden[asked])
+        _agree(softcap * np.tanh(scores[asked] / softcap), own)
     return BranchStates(
         records=tuple(records),
         hidden=hidden,
@@ -230,19 +235,31 @@ def mean_hidden(model: Network, rows: Iterable[NDArray[np.int64]]) -> NDArray[np
     return total / count
 
 
-def _last_states(
-    model: Network, contexts: Sequence[Sequence[int]]
+def _carriers(contexts: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    """Return for each context one that it begins, (record,): a causal model need run only those.
+
+    In the order of words, whatever begins with a context comes right after it.
+    """
+    ids = [tuple(context) for context in contexts]
+    order = sorted(range(len(ids)), key=lambda index: ids[index])
+    carrier = np.arange(len(ids))
+    for index, later in reversed(list(zip(order, order[1:], strict=False))):
+        if ids[later][: len(ids[index])] == ids[index]:
+            carrier[index] = carrier[later]
+    return carrier
+
+
+def _states(
+    model: Network, contexts: Sequence[Sequence[int]], at: Sequence[tuple[int, int]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return hidden state (B, C) and logits (B, V) at the last token of each context."""
-    last = torch.tensor([len(ids) - 1 for ids in contexts])
-    padded = torch.zeros((len(contexts), int(last.max()) + 1), dtype=torch.long)
+    """Return hidden states (B, C) and logits (B, V) at places (row, position) of contexts."""
+    padded = torch.zeros((len(contexts), max(map(len, contexts))), dtype=torch.long)
     for row, ids in enumerate(contexts):
         padded[row, : len(ids)] = torch.tensor(ids)
     with torch.no_grad(), record(model, ["final_norm"]) as seen:
         logits = model(padded.to(model.head_weight.device))
-    rows = torch.arange(len(contexts), device=logits.device)
-    last = last.to(logits.device)
-    return _float64(seen["final_norm"][rows, last]), _float64(logits[rows, last])
+    rows, positions = torch.tensor(at, device=logits.device).T
+    return _float64(seen["final_norm"][rows, positions]), _float64(logits[rows, positions])
 
 
 def _agree(recomputed: NDArray[np.float64], own: NDArray[np.float64]) -> None:

@@ -43,7 +43,7 @@ def coverage_history(sample: Sample, profiles: Mapping[str, Sequence[Record]]) -
         name: branches(records, sample.tokenizer, context_length=sample.sequence_length)
         for name, records in profiles.items()
     }
-    steps = sorted({*sample.checkpoints, sample.step})
+    steps = list(sample.history)
     rates = np.empty((3, len(steps), len(found)))
     for row, step in enumerate(steps):
         model = at_step(sample, step).model

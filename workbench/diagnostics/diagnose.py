@@ -89,8 +89,12 @@ def diagnose(
     wanted = {name: known[name] for name in known if name in reasons and not reasons[name]}
     found = _measured(given, wanted, watch or (lambda name, done: None))
     # Groups of one file may be measured at different times: each says its own.
-    says = {"measured_tokens": "all" if tokens is None else str(tokens)}
-    says["measured_by"] = code_version()
+    says = {
+        "measured_tokens": "all" if tokens is None else str(tokens),
+        "measured_corpus": given.data.corpus.hash,
+        "measured_context": str(given.sequence_length),
+        "measured_by": code_version(),
+    }
     return {name: found[name].assign_attrs(says) for name in wanted}
 
 
@@ -135,6 +139,7 @@ def save_diagnosis(
     path = run.folder.path / f"{stem}.nc"
     provenance = {
         **run.provenance(),
+        "weights": run.folder.weights(),
         "measured_on": data.corpus.name,
         "measured_corpus_hash": data.corpus.hash,
         "class_scheme_hash": class_scheme(data.tokenizer).hash,

@@ -112,11 +112,11 @@ def _entries(weight: Tensor) -> dict[str, float]:
 
 
 def _measure(sample: Sample) -> xr.Dataset:
-    """Measure the last weights, and every kept checkpoint along `step`."""
-    steps = sorted(sample.checkpoints)
-    if not steps:
+    """Measure the weights, and every checkpoint kept before along `step`."""
+    if not sample.checkpoints:
         return effective_rank(sample.model)
-    found = [effective_rank(sample.checkpoints[step]) for step in steps]
+    steps = list(sample.history)
+    found = [effective_rank(sample.history[step]) for step in steps]
     return xr.concat(found, dim=xr.Variable("step", steps), data_vars="all")
 
 

@@ -27,6 +27,7 @@ def embedding(
     parts: Mapping[str, NDArray[np.bool_]],
     pieces: Sequence[str],
     start: Tensor | None = None,
+    counts: NDArray[np.int64] | None = None,
 ) -> xr.Dataset:
     """Measure the rank of an embedding, whole and in parts, and find its near duplicates.
 
@@ -40,6 +41,8 @@ def embedding(
         Text of each id.
     start : (vocabulary, channel) tensor, optional
         The embedding before training.
+    counts : (vocabulary,) int64, optional
+        How often each token occurs in training: rows of tokens that hardly do were hardly learned.
 
     Returns
     -------
@@ -61,6 +64,8 @@ def embedding(
     if start is not None:
         before = variable("part", _ratios(start, sets), "the same before training")
         data["effective_rank_start"] = before
+    if counts is not None:
+        data["count"] = variable("vocabulary", counts, "occurrences in training", "token")
     coords = {"part": list(sets), "token": ("vocabulary", np.array(pieces, dtype=str))}
     attrs = {"twins": int(np.sum(cosine >= TWIN)), "threshold": TWIN}
     return check(xr.Dataset(data, coords=coords, attrs=attrs))
@@ -95,11 +100,12 @@ def _measure(sample: Sample) -> xr.Dataset:
     """Measure the embedding of a run, by token class and by frequency decile."""
     tokenizer, weight = sample.tokenizer, sample.model.matrices()[0].weight
     base = class_scheme(tokenizer).base
-    decile = frequency_deciles(np.bincount(sample.data.train.ids, minlength=len(weight)))
+    counts = np.bincount(sample.data.train.ids, minlength=len(weight))
+    decile = frequency_deciles(counts)
     parts = {name: base == at for at, name in enumerate(TOKEN_CLASSES)}
     parts |= {f"decile {at}": decile == at for at in range(10)}
     first = sample.checkpoints[0].matrices()[0].weight if 0 in sample.checkpoints else None
-    return embedding(weight, parts=parts, pieces=tokenizer.pieces, start=first)
+    return embedding(weight, parts=parts, pieces=tokenizer.pieces, start=first, counts=counts)
 
 
 DIAGNOSTIC = Diagnostic(tier="weights", measure=_measure)

@@ -7,22 +7,27 @@ from workbench.diagnostics.localisation import ENOUGH
 from workbench.diagnostics.routing_risk import MOSTLY_BIAS
 from workbench.result import variable
 
+# Below a half, wrong answers to a target are as common as right ones, and one right record each is
+# enough to own every target.
+RECALL_FLOOR = 0.5
+
 QUESTIONS = {
     "context": "can the tokens that the model is given decide the answer",
     "reachable": "can some hidden state make the rows of the head emit every target",
-    "probe": "does the final hidden state carry the answer",
+    "probe": "does the final hidden state carry the answer in a form that other facts share",
     "prior": "is the answer beaten by this context, not by bias and prior",
     "separation": "do hidden states of different targets lie apart",
     "imbalance": "is no target asked for in half of the records",
-    "ownership": "is every target predicted where it is due",
+    "ownership": "is every target predicted where it is due, and for most of its records",
 }
 
 
 def ladder(audit: xr.Dataset) -> xr.Dataset:
     """Climb the checks of every profile up to the first that is red.
 
-    Probe, prior and separation explain failures: they are green where every target is owned, and
-    cannot judge fewer than five failed records. A profile with one target is not judged at all.
+    Probe, prior and separation explain failures: they are green where every target is owned and
+    the macro recall, less twice its error over facts, is not below `RECALL_FLOOR`; they cannot
+    judge fewer than five failed records. A profile with one target is not judged at all.
 
     Parameters
     ----------
@@ -37,13 +42,14 @@ def ladder(audit: xr.Dataset) -> xr.Dataset:
         one profile is judged and none is red; `first_red`, the first rung that is red anywhere,
         and `red_profiles`, how many profiles are red there.
     """
-    owned = audit.owned_coverage.values >= 1
+    least = audit.macro_recall.values - 2 * audit.macro_recall_standard_error.values
+    owned = (audit.owned_coverage.values >= 1) & (least >= RECALL_FLOOR)
     few = ~owned & (audit.failed.values < ENOUGH)
     where, apart = audit.localised.values, audit.separation_verdict.values
     rungs = {  # red, not able to judge
         "context": (~audit.context_gate_passed.values.astype(bool), False),
         "reachable": (audit.row_ceiling.values < 1, False),
-        "probe": (~owned & np.isin(where, ("trunk", "context")), ~owned & (where == "unjudged")),
+        "probe": (~owned & (where == "trunk"), ~owned & (where == "unjudged")),
         "prior": (~owned & (audit.constant_share.values >= MOSTLY_BIAS), few),
         "separation": (~owned & (apart == "low"), few | (apart == "unjudged")),
         "imbalance": (audit.hotspot.values.astype(bool), False),

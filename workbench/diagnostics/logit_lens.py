@@ -21,7 +21,11 @@ from workbench.result import check, variable
 EVERY = 4  # of so many targets of a sampled row one is measured
 QUARTILES = {"rank_low": 0.25, "rank_median": 0.5, "rank_high": 0.75}
 
-MEANS = {"loss": "loss after a visit", "first": "share of targets at rank 1"}
+MEANS = {
+    "loss": "loss after a visit",
+    "first": "share of targets at rank 1",
+    "gain": "loss after the visit before minus after this one",
+}
 
 
 def logit_lens(model: Network) -> Reducer:
@@ -35,8 +39,9 @@ def logit_lens(model: Network) -> Reducer:
     -------
     Reducer
         Its result has dim ``visit``: `rank_median`, `rank_low`, `rank_high` (quartiles of the
-        target's rank, 1 is best), `loss` [nat/token] and `first` (share of targets at rank 1) with
-        their standard errors over groups. Attrs: ``tokens``, ``vocabulary``.
+        target's rank, 1 is best), `loss` [nat/token], `first` (share of targets at rank 1) and
+        `gain` [nat/token], the fall of the loss of the same targets since the visit before (NaN at
+        the first), with their standard errors over groups. Attrs: ``tokens``, ``vocabulary``.
 
     References
     ----------
@@ -46,6 +51,7 @@ def logit_lens(model: Network) -> Reducer:
     counts = torch.zeros(len(visits), size + 1, dtype=torch.long)
     means = GroupedMeans(MEANS, len(visits))
     stream: dict[int, Tensor] = {}  # of visits that have begun
+    before: dict[int, Tensor] = {}  # by row of this batch, losses after the visit before
 
     def take(visit: int, tensor: Tensor, batch: Batch) -> None:
         stream[visit] = stream[visit] + tensor if visit in stream else tensor
@@ -59,9 +65,13 @@ def logit_lens(model: Network) -> Reducer:
             rank = 1 + (logits > logits.gather(1, due[at, None])).sum(dim=-1)
             counts[visit] += torch.bincount(rank, minlength=size + 1).cpu()
             loss = F.cross_entropy(logits, due[at], reduction="none")
-            both = torch.stack([loss, (rank == 1).to(loss)])[:, None]
+            gain = before[row] - loss if visit else loss * 0
+            before[row] = loss
+            told = torch.stack([loss, (rank == 1).to(loss), gain])[:, None]
+            keep = torch.ones_like(told, dtype=torch.bool)
+            keep[2] = visit > 0
             group = batch.group[row : row + 1]
-            means.add(both, torch.ones_like(both, dtype=torch.bool), group, at=(slice(None), visit))
+            means.add(told, keep, group, at=(slice(None), visit))
 
     def result(_: xr.Dataset) -> xr.Dataset:
         below = counts.cumsum(dim=1).numpy() / counts.sum(dim=1, keepdim=True).numpy()
@@ -70,7 +80,8 @@ def logit_lens(model: Network) -> Reducer:
             for name, share in QUARTILES.items()
         }
         data |= means.variables("visit")
-        for name in ("loss", "loss_standard_error"):
+        for name in ("loss", "gain"):
+            data[f"{name}_standard_error"].attrs["units"] = "nat/token"
             data[name].attrs["units"] = "nat/token"
         coords = {"visit": list(visits), "block": ("visit", list(visits))}
         attrs = {"tokens": int(counts[0].sum()), "vocabulary": size}

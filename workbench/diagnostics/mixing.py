@@ -145,16 +145,20 @@ def decided(costs: Mapping[str, Sequence[float]], groups: int) -> tuple[str, str
     Returns
     -------
     decision, reason : str
-        The first change whose cost, with twice its error, stays below `SMALL`: ``remove`` (0 does
-        as well), ``identity`` (the earlier value alone does) or ``clamp`` (its initial value
-        does). ``keep`` when every change costs more than twice its error, else ``unjudged``.
+        ``restore`` when going back to its initial value saves more than `SMALL` and twice its
+        error: it was lost, or never trained. Else the first change whose cost, with twice its
+        error, stays below `SMALL`: ``remove`` (0 does as well), ``identity`` (the earlier value
+        alone does) or ``clamp`` (its initial value does). ``keep`` when every change costs more
+        than twice its error, else ``unjudged``.
 
     Examples
     --------
     >>> decided({"zero": (0.03, 0.002), "reset": (0.0004, 0.0001)}, 19)
     ('clamp', 'reset costs +0.0004 +- 0.0001 bit/byte')
     """
-    unsure = ""
+    unsure, back = "", costs.get("reset", (np.nan, np.nan))
+    if groups >= ENOUGH and back[0] + 2 * back[1] < -SMALL:
+        return "restore", f"reset saves {-back[0]:.4f} +- {back[1]:.4f} bit/byte"
     for name in (each for each in costs if each in REMEDIES):
         cost, error = costs[name]
         told = f"{name} costs {cost:+.4f} +- {error:.4f} bit/byte"
@@ -219,5 +223,5 @@ def _reduced(now: NDArray[np.float64], init: NDArray[np.float64]) -> list[float]
 
 DIAGNOSTIC = Diagnostic(
     tier="intervention",
-    measure=lambda each: mixing(each.checkpoints or {each.step: each.model}, each.rows),
+    measure=lambda each: mixing(each.history, each.rows),
 )

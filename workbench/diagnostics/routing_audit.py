@@ -55,6 +55,7 @@ COLUMNS = (  # variable, where a ProfileAudit holds it, what it is, unit
     ("accuracy_standard_error", "error", "its standard error over facts", "1"),
     ("failed", "pressure.rows", "records predicted wrong", "1"),
     ("macro_recall", "answers.macro_recall", "accuracy averaged over targets", "1"),
+    ("macro_recall_standard_error", "macro_error", "its standard error over facts", "1"),
     ("target_probability", "answers.target_probability", "mean probability of the target", "1"),
     ("target_margin", "answers.target_margin", "mean P(target) - max P(other)", "1"),
     ("target_rank", "answers.target_rank", "mean rank of the target, 1 is best", "1"),
@@ -66,6 +67,7 @@ COLUMNS = (  # variable, where a ProfileAudit holds it, what it is, unit
     ("capacity_ceiling", "ceiling", "best coverage any hidden states could reach", "1"),
     ("row_ceiling", "answers.ceiling", "the same if the head had no bias", "1"),
     ("probed", "hidden_probe.asked", "failed records that probes were asked about", "1"),
+    ("probed_facts", "hidden_probe.facts", "facts of these, each left out in turn", "1"),
     ("hidden_probe", "hidden_probe.right", "of these, told by a probe of the hidden state", "1"),
     ("hidden_probe_p_value", "hidden_probe.p_value", "p of that under shuffling", "1"),
     ("input_probe", "input_probe.right", "of these, told by a probe of the embeddings", "1"),
@@ -100,6 +102,7 @@ class ProfileAudit:
     escape: str
     imbalance: Imbalance
     error: float
+    macro_error: float
     ceiling: float
     hidden_probe: Probe
     input_probe: Probe
@@ -238,6 +241,7 @@ def _audit(
         dominant=answers.dominant,
         prior=prior,
     )
+    facts = np.array([each.fact or each.id for each in states.records], dtype=np.str_)
     wrong = predicted != target
     stolen = (wrong & (predicted == answers.dominant)).any()
     risk = escape_risk(
@@ -255,9 +259,12 @@ def _audit(
         pressure=lifted,
         escape=risk if gate.passed else "unjudged",
         imbalance=imbalance(target),
-        error=_accuracy_error(states),
-        hidden_probe=probe(states.hidden, target, asked=wrong),
-        input_probe=Probe() if embedded is None else probe(embedded, target, asked=wrong),
+        error=_recall_error(wrong, np.ones(len(target)), facts),
+        macro_error=_recall_error(wrong, 1 / (target == target[:, None]).sum(axis=1), facts),
+        hidden_probe=probe(states.hidden, target, fact=facts, asked=wrong),
+        input_probe=Probe()
+        if embedded is None
+        else probe(embedded, target, fact=facts, asked=wrong),
         targets=targets,
         counts=_counts(target, predicted, targets),
         reachable=rows_can,
@@ -272,11 +279,11 @@ def _counts(
     return np.array([asked.sum(axis=1), (asked & got).sum(axis=1), got.sum(axis=1)])
 
 
-def _accuracy_error(states: BranchStates) -> float:
-    """Return the standard error of the accuracy over facts; NaN with fewer than two."""
-    right = (states.predicted == states.target) * 1.0
-    facts = np.array([each.fact or each.id for each in states.records], dtype=np.str_)
-    error = ratio_error(right, np.ones(len(right)), facts) if len(right) else None
+def _recall_error(
+    wrong: NDArray[np.bool_], weight: NDArray[np.float64], facts: NDArray[np.str_]
+) -> float:
+    """Return the standard error over facts of the weighted share right; NaN with fewer than two."""
+    error = ratio_error(weight * ~wrong, weight, facts) if len(wrong) else None
     return NAN if error is None else error
 
 

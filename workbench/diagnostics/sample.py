@@ -1,6 +1,6 @@
 """What a diagnostic is, and what it may ask for: a model, its text, and measurements made once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -91,6 +91,11 @@ class Sample:
     checkpoints: Mapping[int, Network] = field(default_factory=dict)  # kept ones, by step
 
     @property
+    def history(self) -> Mapping[int, Network]:
+        """The kept checkpoints before this model, and the model itself, by step."""
+        return _History(self)
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of model and text."""
         return self.data.tokenizer
@@ -155,6 +160,23 @@ class Sample:
             rows = [w.inputs for w in windows(tokens, sequence_length=length, limit=limit)]
             about = f"the first {sum(map(np.size, rows)):,} tokens of the training split"
         return mean_hidden(self.model, rows), about
+
+
+class _History(Mapping[int, Network]):
+    """Checkpoints of a sample up to its own step, each loaded when asked for and not held."""
+
+    def __init__(self, of: Sample) -> None:
+        self.of = of
+
+    def __getitem__(self, step: int) -> Network:
+        return self.of.model if step == self.of.step else self.of.checkpoints[step]
+
+    def __iter__(self) -> Iterator[int]:
+        yield from sorted({each for each in self.of.checkpoints if each < self.of.step})
+        yield self.of.step
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
 
 
 def sample(

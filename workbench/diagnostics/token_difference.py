@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import numpy as np
 import xarray as xr
+from scipy.special import stdtrit
 
 from workbench.diagnostics.annotated import annotated
 from workbench.diagnostics.sample import Sample
@@ -17,7 +18,7 @@ SAME = ("model", "training", "data", "initial_state", "steps_done")  # of two se
 
 
 def token_difference(
-    this: Sample, other: Sample, *, seeds: Sequence[Sequence[float]] = ((), ())
+    this: Sample, other: Sample, *, seeds: Sequence[Sequence[float | None]] = ((), ())
 ) -> xr.Dataset:
     """Subtract the bits per byte of `other` from those of `this`, split where they arise.
 
@@ -31,13 +32,16 @@ def token_difference(
     this, other : Sample
         Two models on one text.
     seeds : two sequences of float
-        Bits per byte of each run's seeds, see `seed_results`; two at least tell something.
+        Bits per byte of each run's seeds, see `seed_results`. Equal sequences, as two seeds of
+        one configuration have, count once; what is not finite is counted and left out.
 
     Returns
     -------
     Dataset
         `token_loss` with ``seed_error`` [bit/byte], the standard error of a difference of two
-        single seeds, NaN where no configuration has two; or dim ``document`` in its place.
+        single seeds, NaN where no configuration has two; or dim ``document`` in its place. Attrs:
+        ``seeds`` (finite ones), ``seeds_not_finite``, ``seed_degrees`` (of freedom of
+        ``seed_error``) and ``seed_quantile``, how many of it 95% of differences stay within.
 
     Raises
     ------
@@ -55,10 +59,24 @@ def token_difference(
         found = token_loss(paired(this, other))
     else:
         found = _by_document(this.table, other.table)
-    spread = [np.var(each, ddof=1) for each in seeds if len(each) > 1]
-    error = np.sqrt(2 * np.mean(spread)) if spread else np.nan
+    error, attrs = _seed_spread(seeds)
     found["seed_error"] = variable((), error, "standard error by training seed", "bit/byte")
-    return check(found.assign_attrs(compared=1))
+    return check(found.assign_attrs(compared=1, **attrs))
+
+
+def _seed_spread(seeds: Sequence[Sequence[float | None]]) -> tuple[float, dict[str, float]]:
+    """Pool the variances of configurations, each weighted by what it knows."""
+    given = [np.array(each, dtype=float) for each in {tuple(each) for each in seeds}]
+    pools = [each[np.isfinite(each)] for each in given]
+    count, degrees = (sum(max(each.size - less, 0) for each in pools) for less in (0, 1))
+    squares = sum(each.var() * each.size for each in pools if each.size)
+    attrs = {
+        "seeds": count,
+        "seeds_not_finite": sum(each.size for each in given) - count,
+        "seed_degrees": degrees,
+        "seed_quantile": float(stdtrit(degrees, 0.975)) if degrees else np.nan,
+    }
+    return float(np.sqrt(2 * squares / degrees)) if degrees else np.nan, attrs
 
 
 def paired(this: Sample, other: Sample) -> xr.Dataset:
@@ -85,14 +103,21 @@ def _by_document(this: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(data, coords={"document": at}, attrs={"reference": "the other run"})
 
 
-def seed_results(run: RunFolder) -> list[float]:
-    """Return bits per byte of all evaluated runs that differ from `run` in nothing but the seed."""
+def seed_results(run: RunFolder) -> list[float | None]:
+    """Return bits per byte of all evaluated runs that differ from `run` in nothing but the seed.
+
+    None is a seed whose result is not finite: it is known of, and cannot be averaged.
+    """
     mine, found = run.record(), {}
     for path in sorted(runs_root().glob("*/run.json")):
         with suppress(InputError):
             each = RunFolder(path.parent).record()
             score = each.get("evaluation") or {}
             same = all(each.get(key) == mine.get(key) for key in SAME)
-            if same and score.get("protocol") == (mine.get("evaluation") or {}).get("protocol"):
-                found[each["seed"]] = score.get("bits_per_byte", np.nan)
-    return [each for each in found.values() if np.isfinite(each)]
+            if (
+                same
+                and "bits_per_byte" in score
+                and score.get("protocol") == (mine.get("evaluation") or {}).get("protocol")
+            ):
+                found[each["seed"]] = score["bits_per_byte"]
+    return [each if np.isfinite(each or 0) else None for each in found.values()]

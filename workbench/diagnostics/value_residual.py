@@ -135,7 +135,7 @@ def _put(site: str, tensor: Tensor) -> Intervention:
 
 def _of_sample(sample: Sample) -> xr.Dataset:
     """Follow the value residual over the kept checkpoints."""
-    return value_residual(sample.checkpoints or {sample.step: sample.model}, sample.rows)
+    return value_residual(sample.history, sample.rows)
 
 
 def _lacks(sample: Sample) -> str:

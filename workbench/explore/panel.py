@@ -82,6 +82,7 @@ class Panel(widgets.VBox):
             )
         ]
         for name, control in self.controls.items():
+            _dress(name, control)
             control.observe(lambda _, name=name: self._request(name), names="value")
         for figure in self._figures:
             self._listen(figure)
@@ -103,6 +104,26 @@ class Panel(widgets.VBox):
         """The views of the present selection, from overview to detail."""
         self._redraw()
         return [view for view in self._views if view is not None]
+
+    def look(self, **chosen: Any) -> list[View]:
+        """Return the views of another selection; what the controls say stays.
+
+        Parameters
+        ----------
+        **chosen
+            Values by the names of controls; others are as they stand.
+
+        Raises
+        ------
+        ValueError
+            If there is no control of that name.
+        """
+        if unknown := chosen.keys() - self.controls.keys():
+            raise ValueError(f"no control {sorted(unknown)}, there are {list(self.controls)}")
+        selection = self.selection | chosen
+        asked = zip(self._drawings, self._needs, strict=True)
+        drawn = [draw(**{name: selection[name] for name in needs}) for draw, needs in asked]
+        return [view for view in drawn if view is not None]
 
     @property
     def table(self) -> xr.Dataset:
@@ -215,6 +236,16 @@ def _figure(view: View | None) -> go.FigureWidget:
 def _wide(view: View) -> go.Figure:
     """Give a view's figure a width: a widget is drawn before it has a place to fill."""
     return go.Figure(view.figure).update_layout(width=WIDTH, modebar_bgcolor="rgba(0,0,0,0)")
+
+
+def _dress(name: str, control: Any) -> None:
+    """Label a control, and leave neither its label nor its buttons cut."""
+    control.description = control.description or name.replace("_", " ")
+    control.layout.margin = "2px 18px 2px 2px"
+    control.style.description_width = "initial"
+    if "button_width" in control.style.traits():
+        control.style.button_width = "auto"
+        control.layout.width = "max-content"  # or its label stands above
 
 
 def _place(view: View | None) -> widgets.Layout:

@@ -7,6 +7,7 @@ from typing import Any
 import xarray as xr
 
 from workbench.folder import RunFolder, find_run
+from workbench.result import provenance
 
 
 class Subject:
@@ -28,9 +29,11 @@ class Subject:
     def _look(self, name: str) -> None:
         """Read a group of the saved diagnosis; all of them would take a second."""
         self._looked.add(name)
+        path = self.folder.path / "diagnosis.nc"
         with contextlib.suppress(OSError):  # no file, a damaged one, or none of that name
-            path = self.folder.path / "diagnosis.nc"
-            self._groups[name] = xr.load_dataset(path, group=name, engine="h5netcdf")
+            known = provenance(xr.load_dataset(path, engine="h5netcdf"))
+            if known.get("weights") == self.folder.weights():  # else it is about another model
+                self._groups[name] = xr.load_dataset(path, group=name, engine="h5netcdf")
 
     def group(self, name: str) -> xr.Dataset:
         """Return one diagnostic of the run, measured and saved now if it was not before.

@@ -7,9 +7,9 @@ import xarray as xr
 from workbench.plots.style import DIVERGING, INK, axis_title, hover, rounded, styled
 from workbench.readings.ablation import ablated_cells
 
-MARKS = {"free": "<br>free", "unjudged": "<br>?", "noise": "<br>noise"}
+MARKS = {"free": "<br>free", "harmful": "<br>harms", "unjudged": "<br>?", "noise": "<br>noise"}
 LEGENDS = (
-    "free: within noise and below the floor; ?: neither free nor surely needed",
+    "free: within noise and below the floor; harms: better without it; ?: not surely any of these",
     "noise: within twice its standard error",
 )
 

@@ -58,7 +58,7 @@ def value_residual(ds: xr.Dataset) -> go.Figure:
     figure.add_trace(go.Bar(x=rounded(share), **bars, **flat), row=1, col=2)
     ends = np.nan_to_num(share)
     if "contribution" in last:
-        name = "signed projection on the mixed value"
+        name = "signed projection on the mixed value (the number is the bar)"
         mark = {"symbol": "diamond-open", "size": 9, "color": INK, "line": {"width": 1.6}}
         diamonds = go.Scatter(
             x=rounded(last.contribution.values), name=name, mode="markers", **bars

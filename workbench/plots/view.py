@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +27,10 @@ class View:
     sentence: str  # what it shows, computed from `data`
     code: str = ""  # the library calls that give `data`
     options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the plot
+
+    def __str__(self) -> str:
+        """Write the sentence in lines that a notebook does not break inside a word."""
+        return textwrap.fill(self.sentence, 96)
 
     @cached_property
     def figure(self) -> go.Figure:

@@ -48,6 +48,10 @@ def ablation(ds: xr.Dataset) -> str:
         f"{measured[n_block:].sum()} other parts and heads, within noise and below "
         f"{ds.attrs['floor']} bit/byte: leave those out of a new training first"
     )
+    harmful = np.flatnonzero(cells.verdict.values == "harmful")
+    if harmful.size:
+        worst = told[min(harmful, key=lambda at: cost[at])]
+        judged += f"; {harmful.size} harm, most {worst}: the network is better without"
     if (cells.verdict == "unjudged").all():
         judged = f"no verdict from {ds.attrs['groups']} independent texts or facts"
     dear, cheap = told[cost[:n_block].argmax()], told[cost[:n_block].argmin()]
@@ -82,14 +86,23 @@ def intervention_curve(ds: xr.Dataset) -> str:
     ds : Dataset
         Result of `diagnostics.Trial.cost` of several factors.
     """
-    best = ds.isel(intervention=int(ds.cost.values.argmin()))
+    known = np.isfinite(ds.cost.values)
+    missing = int((~np.isfinite(ds.cost + ds.cost_standard_error)).sum())
+    lost = f"; {missing} of {known.size} factors not finite" if missing else ""
+    if not known.any():
+        return f"Not able to judge: the cost of none of {known.size} factors is finite."
+    best = ds.isel(intervention=int(np.nanargmin(np.where(known, ds.cost.values, np.nan))))
     cost, error = float(best.cost), float(best.cost_standard_error)
     told = f"factor {float(best.factor):g} costs {_pair(cost, error)}"
+    if not np.isfinite(error):
+        return f"Not able to judge: {told}{lost}."
     if "compared" in ds.attrs:
-        return f"Of {ds.cost.size} factors {told} more in the first run, the least. {SEED}"
+        return f"Of {ds.cost.size} factors {told} more in the first run, the least{lost}. {SEED}"
     if cost < -2 * error:
-        return f"The trained strength is not the best: {told}. Try training its scale faster."
-    return f"No other factor beats the trained strength beyond noise; of {ds.cost.size}, {told}."
+        return f"The trained strength is not the best: {told}{lost}. Try training its scale faster."
+    return (
+        f"No other factor beats the trained strength beyond noise; of {ds.cost.size}, {told}{lost}."
+    )
 
 
 def _pair(cost: float, error: float) -> str:

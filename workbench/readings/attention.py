@@ -22,13 +22,16 @@ def attention(ds: xr.Dataset) -> str:
     if not np.isfinite(entropy).any():
         return f"Not able to judge: no head of {entropy.size} was measured."
     least = heads.isel(place=int(np.nanargmin(entropy)))
+    missing, error = int((~np.isfinite(entropy)).sum()), float(least.entropy_standard_error)
+    spread = f"standard error {error:.3f}" if np.isfinite(error) else "no error measured"
     most = max(PLACES, key=lambda name: np.nan_to_num(float(least[name])))
     said = (
         f"Head {least['head'].item()} of visit {least.visit.item()} is the most focused: entropy "
-        f"{float(least.entropy):.3f} of even attention (standard error "
-        f"{float(least.entropy_standard_error):.3f}, {ds.attrs['queries']:,.0f} queries), with "
+        f"{float(least.entropy):.3f} of even attention ({spread}, "
+        f"{ds.attrs['queries']:,.0f} queries), with "
         f"{float(least[most]):.0%} on {PLACES[most]}, where even attention has "
-        f"{ds.attrs[f'even_{most}']:.0%}."
+        f"{ds.attrs[f'even_{most}']:.0%}"
+        f"{f'; {missing} of {entropy.size} heads not finite' if missing else ''}."
     )
     names = np.array([f"{visit}.{head}" for visit, head in heads.place.values])
     idle = {"even to all keys": entropy > EVEN, "mostly to the first key": heads.sink > SUNK}

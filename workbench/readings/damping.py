@@ -7,7 +7,8 @@ import xarray as xr
 def shown_setting(ds: xr.Dataset) -> int:
     """Return the setting that is told: attr ``setting``, else the best that keeps less."""
     less = (ds.prior_kept.values < 1) | (ds.bias_kept.values < 1)
-    return int(ds.attrs.get("setting", np.argmin(np.where(less, ds.change.values, np.inf))))
+    known = less & np.isfinite(ds.change.values)
+    return int(ds.attrs.get("setting", np.argmin(np.where(known, ds.change.values, np.inf))))
 
 
 def damping(ds: xr.Dataset) -> str:
@@ -20,12 +21,19 @@ def damping(ds: xr.Dataset) -> str:
     """
     point = ds.isel(setting=shown_setting(ds))
     change, error = float(point.change), float(point.change_standard_error)
-    certain = abs(change) > 2 * error  # an error that is NaN is none
+    kept = (
+        f"{float(point.prior_kept):.0%} of the prior and {float(point.bias_kept):.0%} of the bias"
+    )
+    missing = int((~np.isfinite(ds.change + ds.change_standard_error)).sum())
+    lost = f"; {missing} of {ds.sizes['setting']} settings not finite" if missing else ""
+    if not np.isfinite(change + error):
+        number = f"{change:+.4f} bit/byte with no error" if np.isfinite(change) else "not finite"
+        return f"Not able to judge keeping {kept}: the change is {number}{lost}."
+    certain = abs(change) > 2 * error
     told = "more than twice its paired error" if certain else "within twice its paired error"
     meaning = "too much is kept" if certain and change < 0 else "no reason to keep less"
     return (
-        f"Keeping {float(point.prior_kept):.0%} of the prior and {float(point.bias_kept):.0%} of "
-        f"the bias {'saves' if change < 0 else 'costs'} {abs(change):.4f} of "
+        f"Keeping {kept} {'saves' if change < 0 else 'costs'} {abs(change):.4f} of "
         f"{ds.attrs['bits_per_byte']:.3f} bit/byte ({told}, {error:.4f}) and flips "
-        f"{int(point.flips):,} of {ds.attrs['tokens']:,} winners: {meaning}."
+        f"{int(point.flips):,} of {ds.attrs['tokens']:,} winners: {meaning}{lost}."
     )

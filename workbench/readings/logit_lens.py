@@ -12,15 +12,22 @@ def logit_lens(ds: xr.Dataset) -> str:
     ds : Dataset
         Result of the diagnostic of the same name.
     """
-    loss, error = ds.loss.values, ds.loss_standard_error.values
+    loss, rank = ds.loss.values, ds.rank_median.values
     if len(loss) < 2 or not np.isfinite(loss).all():
         return "Not able to judge: it takes two visits with finite losses."
-    gain, limit = loss[:-1] - loss[1:], 2 * np.hypot(error[:-1], error[1:])
-    idle = ", ".join(str(at + 1) for at in np.flatnonzero(~(gain > limit)))
-    rank = ds.rank_median.values
-    return (
+    said = (
         f"The target's median rank goes from {rank[0]} after visit 0 to {rank[-1]} after the last, "
-        f"of {ds.attrs['vocabulary']:,} (n {ds.attrs['tokens']:,}). Read by the last visit's head, "
-        f"the loss falls most at visit {int(gain.argmax()) + 1}, by {gain.max():.2f} nat/token"
-        + (f", and not clearly at {idle}, which may still prepare later ones." if idle else ".")
+        f"of {ds.attrs['vocabulary']:,} (n {ds.attrs['tokens']:,})."
+    )
+    if "gain" not in ds:  # of a diagnosis from before it was measured
+        return f"{said} Not able to judge visits: diagnose again for paired errors."
+    gain, error = ds.gain.values[1:], ds.gain_standard_error.values[1:]
+    if not np.isfinite(error).all():
+        return f"{said} Not able to judge visits: the error of their gain is unknown."
+    idle, most = np.flatnonzero(gain <= 2 * error) + 1, int(gain.argmax())
+    kept = f", and not clearly at {', '.join(map(str, idle))}, which may still prepare later ones"
+    return (
+        f"{said} Read by the last visit's head, the loss falls most at visit {most + 1}, by "
+        f"{gain[most]:.2f} (paired standard error {error[most]:.2g}) nat/token"
+        f"{kept if idle.size else ''}."
     )

@@ -44,6 +44,9 @@ def rank_evidence(
     if 0 in ranks.get("step", ()):
         ratio = last.effective_rank / ranks.effective_rank.sel(step=0, drop=True)
         found["initial"] = variable("matrix", ratio, "effective rank over that before training")
+    for each in (activation, ablation):  # where it was measured, to refuse what differs
+        told = {} if each is None else each.attrs
+        found.attrs |= {name: told[name] for name in told if str(name).startswith("measured_")}
     if activation is not None:
         seen = activation.sel(visit=blocks, role=roles).drop_vars(["visit", "role", "block"])
         rank = seen.activation_rank_ratio
@@ -58,8 +61,8 @@ def rank_evidence(
             found[name], found[f"block_{name}"] = seen[name], whole[name]
         found.attrs["floor"] = ablation.attrs["floor"]
         if activation is not None:
-            sure = abs(rank - border) > 2 * error.fillna(0)
-            free = (seen.verdict == "free").values
+            sure = abs(rank - border) > 2 * error  # never, where no error was measured
+            free = seen.verdict.isin(["free", "harmful"]).values
             named = [CORNERS[each] for each in zip((rank < border).values, free, strict=True)]
             known = (sure & (seen.verdict != "unjudged")).values
             corner = xr.zeros_like(seen.verdict).copy(data=np.where(known, named, "unjudged"))

@@ -21,26 +21,30 @@ def residual(ds: xr.Dataset) -> str:
     """
     cells = ds.stack(site=("visit", "role"))
     share = cells.write_share.values
+    writes = cells.role.values != "residual_in"
+    missing = int((writes & ~np.isfinite(share)).sum())
     if not np.isfinite(share).any():
-        return f"Not able to judge: none of {share.size} writes was measured."
+        return f"Not able to judge: none of {writes.sum()} writes was measured."
     least = cells.isel(site=int(np.nanargmin(share)))
-    part = str(least.role.item()).replace("_", " ")
+    part, error = str(least.role.item()).replace("_", " "), float(least.write_share_standard_error)
+    spread = f"standard error {error:.2%}" if np.isfinite(error) else "no error measured"
     said = (
         f"{capital(part)} at visit {least.visit.item()} writes least: "
-        f"{float(least.write_share):.1%} of the stream it is added to (standard error "
-        f"{float(least.write_share_standard_error):.2%}), against a median of "
-        f"{np.nanmedian(share):.0%}{'; ablate it' if np.nanmin(share) < IDLE else ''}."
+        f"{float(least.write_share):.1%} of the stream it is added to ({spread}), against a median "
+        f"of {np.nanmedian(share):.0%}{'; ablate it' if np.nanmin(share) < IDLE else ''}"
+        f"{f'; {missing} of {writes.sum()} sites not finite' if missing else ''}."
     )
     dead = [f"{at} ({d:.0%})" for at, d in enumerate(ds.dead_share.values) if d > DEAD]
-    top = cells.isel(site=int(np.nanargmax(cells.peak_ratio.values)))
+    massive = ((cells.peak > MASSIVE) & (cells.peak_ratio > ABOVE)).values
+    top = cells.isel(site=int(np.where(massive, cells.peak_ratio.values, 0).argmax()))
     capped = float(ds.softcap_token_share)
     notes = {
         f"{listed('visit', dead)} with hidden units that none of {ds.attrs['tokens']:,} tokens "
         "activates": bool(dead),
         f"a massive activation in channel {top.peak_channel:.0f} of {top.role.item()} at visit "
         f"{top.visit.item()}, {top.peak_ratio:,.0f} times the median of its token (position "
-        f"{top.peak_position:.0f}; at 0 that is usual)": top.peak > MASSIVE
-        and top.peak_ratio > ABOVE,
+        f"{top.peak_position:.0f}; at 0 that is usual), the largest of {massive.sum()} of "
+        f"{massive.size} sites": massive.any(),
         f"{capped:.1%} of positions with a logit beyond 0.9 of the softcap (standard error "
         f"{float(ds.softcap_token_share_standard_error):.1%})": capped > SATURATED,
     }

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from workbench.readings.phrasing import visible
 
 FEW_RECORDS = 5
+TELLING = 0.9  # a share of right answers below which a promotion says so first
 
 
 def routing_audit(ds: xr.Dataset) -> str:
@@ -70,7 +71,7 @@ def promotion(ds: xr.Dataset) -> str:
         return ""
     judged, first = int((ds.target_unique >= 2).sum()), ds.attrs["first_red"]
     if ds.attrs["promote"]:
-        return f"Promote: none of {judged} profiles has a red check. "
+        return f"{_lowest(ds)}Promote: none of {judged} profiles has a red check. "
     if not first:
         fell = ds.attrs.get("below_floor", 0)
         why = f"{fell} profiles cover fewer targets than at step 0" if fell else "nothing is judged"
@@ -80,10 +81,24 @@ def promotion(ds: xr.Dataset) -> str:
     if first == "probe":
         found, n = np.unique(ds.localised.values[ds.first_red.values == first], return_counts=True)
         blamed = ", ".join(f"the {each} in {k}" for each, k in zip(found, n, strict=True))
-        where = f"; the probes blame {blamed}"
+        where = f"; the probes, which never saw the fact that they are asked, blame {blamed}"
     return (
         f"Do not promote: the first red check is {first} ({question}?), in {len(names)} of "
         f"{judged} profiles, such as {visible(str(names[0]), longest=40)}{where}. "
+    )
+
+
+def _lowest(ds: xr.Dataset) -> str:
+    """Name the profile with most wrong answers where they are many; else nothing."""
+    recall = ds.get("macro_recall", ds.accuracy)
+    lowest = np.fmin(ds.accuracy.values, recall.values)
+    lowest = np.where(ds.target_unique.values >= 2, lowest, np.inf)
+    at = int(np.nanargmin(lowest))
+    if lowest[at] >= TELLING:
+        return ""
+    return (
+        f"Right answers are as few as {float(ds.accuracy[at]):.0%} of records (macro recall "
+        f"{float(recall[at]):.2f}), in profile {visible(str(ds.profile.values[at]), longest=40)}. "
     )
 
 

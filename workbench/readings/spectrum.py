@@ -8,6 +8,7 @@ from workbench.readings.rank_evidence import LOW_RANK
 
 LOUD = 2.0  # times the median norm: a row or column above it is named
 WASTED = 0.05  # of the rows: more near duplicates than this are advised upon
+SELDOM = 20  # occurrences in training below which a row was hardly learned
 
 
 def spectrum(ds: xr.Dataset) -> str:
@@ -113,7 +114,13 @@ def embedding(ds: xr.Dataset) -> str:
         judged = "far below the whole" if ratio < LOW_RANK * whole else "near the whole"
         said += f"; lowest is {low.part.item()} with {ratio:.2f} ({few} rows), {judged}"
     near = np.argsort(-np.nan_to_num(ds.twin_cosine.values), kind="stable")[: ds.attrs["twins"]]
+    rare = ""
+    if "count" in ds and near.size:
+        seldom = ds["count"].values[near] < SELDOM
+        rare = f" {seldom.sum()} of them occur under {SELDOM} times in training"
+        rare += f", {(~seldom).sum()} do not have that excuse" if not seldom.all() else ""
+        near = near[np.argsort(seldom, kind="stable")]
     which = ", ".join(f"'{visible(str(each))}'" for each in ds.token.values[near[:4]])
     said += f". {near.size} of {n_row} rows have a neighbour of cosine {ds.attrs['threshold']:.2f}"
-    said += f" or more{', first ' + which if near.size else ''}."
+    said += f" or more{', such as ' + which if near.size else ''}.{rare + '.' if rare else ''}"
     return said + (" A smaller vocabulary would free them." if near.size > WASTED * n_row else "")

@@ -4,10 +4,11 @@ import numpy as np
 import xarray as xr
 
 FEW = 50  # tokens that are not judged
+AFTERWARDS = {"token_class", "decile", "repetition"}  # known of the target alone
 
 
 def parts(ds: xr.Dataset) -> str:
-    """Name the cell that holds most bits above the reference, of those with enough tokens."""
+    """Name the cell that holds most of the excess, of those with enough tokens."""
     dims = list(ds.excess.dims)
     rows = ds[["tokens", "excess", "excess_standard_error"]].stack(case=dims)
     judged = rows.isel(case=np.flatnonzero(rows.tokens >= FEW))
@@ -15,10 +16,19 @@ def parts(ds: xr.Dataset) -> str:
         return f"Not able to judge: of {rows.sizes['case']} cells none has {FEW} tokens."
     most = judged.isel(case=int(judged.excess.values.argmax()))
     where = ", ".join(f"{dim} {most[dim].item()}" for dim in dims)
+    against = ds.attrs["reference"].split(" (")[0].split(":")[0]
+    number = f"{_number(most, 'excess', 4)} of {float(rows.excess.sum()):.4f} bit/byte"
+    few = f"{rows.sizes['case'] - judged.sizes['case']} cells with under {FEW} tokens not judged"
+    if not np.isfinite(most.excess_standard_error):
+        return f"Not able to judge {where}: {number}; {few}."
+    if float(most.excess) <= 2 * float(most.excess_standard_error):
+        return f"No cell is above {against} beyond its error; largest is {where}: {number}; {few}."
+    bound = " The split is by the target, known only afterwards: others may pay for what one wins."
+    if AFTERWARDS.isdisjoint(dims):
+        bound = ""
     return (
-        f"Most bits above the reference lie in {where}: {_number(most, 'excess', 4)} bit/byte in "
-        f"{int(most.tokens):,} tokens; {rows.sizes['case'] - judged.sizes['case']} cells with "
-        f"under {FEW} tokens not judged."
+        f"The most of the excess over {against} lies in {where}: {number} in "
+        f"{int(most.tokens):,} tokens; {few}.{bound}"
     )
 
 

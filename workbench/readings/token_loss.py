@@ -8,6 +8,7 @@ import xarray as xr
 from workbench.readings.phrasing import capital
 
 FEW_TOKENS = 200
+FEW_DEGREES = 3  # of freedom of the seed error: below it seeds are not judged
 
 
 def token_loss(ds: xr.Dataset) -> str:
@@ -50,17 +51,29 @@ def token_loss(ds: xr.Dataset) -> str:
 
 
 def _recoverable(ds: xr.Dataset, rows: xr.Dataset) -> str:
-    """Name the class that holds most of what counting would have saved."""
+    """Tell what the reference would surely save, which is in all, and what class it comes from."""
     order = np.argsort(-rows.excess.values, kind="stable")
     most, against = rows.isel(token_class=order[0]), ds.attrs["reference"].split(" (")[0]
-    if float(most.excess) < 2 * float(most.excess_standard_error):
+    name = against.split(":")[0]
+    total, error = float(ds.total_excess), float(ds.total_excess_standard_error)
+    number = f"{_number(ds, 'total_')} bit/byte above {against}"
+    clear = float(most.excess) > 2 * float(most.excess_standard_error)
+    if not math.isfinite(total + error):
+        return f"Not able to judge what is recoverable: {number}, error unknown."
+    if not total > 2 * error:
+        elsewhere = " and wins elsewhere" if float(most.excess) > total else ""
+        lost = f"loses to {name} on {_class(most)} tokens by {_number(most, '')}{elsewhere}"
         return (
-            f"No class has recoverable bits beyond its error: in all {_number(ds, 'total_')} "
-            f"bit/byte against {against}, which cannot say where more is to be won."
+            f"In all nothing beyond error is shown to be recoverable ({number})"
+            f"{f': the network {lost}' if clear else ''}."
         )
+    if not clear:
+        return f"In all {number} is recoverable, and no class is above it beyond its error."
     return (
-        f"{capital(_class(most))} tokens hold the most recoverable bits: {_number(most, '')} of "
-        f"{_number(ds, 'total_')} bit/byte above {against}{_tie(rows, order, 'excess')}."
+        f"{capital(_class(most))} tokens hold the most of the excess over {name}: "
+        f"{_number(most, '')} of {number}, recoverable in all{_tie(rows, order, 'excess')} (by "
+        "the target's class, known only afterwards: a class alone bounds what can be won there "
+        "only if the others do not pay for it)."
     )
 
 
@@ -68,18 +81,27 @@ def _verdict(ds: xr.Dataset) -> str:
     """Say whether a change pays, and where."""
     change, text = float(ds.total_excess), float(ds.total_excess_standard_error)
     seed = float(ds.seed_error)
-    error = math.hypot(text, seed) if math.isfinite(seed) else text
-    seeds = f"by seed {seed:.4f}" if math.isfinite(seed) else "by seed unknown (no seeds)"
-    word = "within noise"
-    if abs(change) > 2 * error:
-        word = "it pays" if change < 0 else "it does not pay"
-    if not math.isfinite(error):
+    count, degrees, lost = (
+        int(ds.attrs[name]) for name in ("seeds", "seed_degrees", "seeds_not_finite")
+    )
+    judged = math.isfinite(seed) and degrees >= FEW_DEGREES
+    seeds = f"{count or 'no'} seed{'' if count == 1 else 's'}"
+    known = f"{seed:.4f} from" if math.isfinite(seed) else "unknown,"
+    missing = f", {lost} not finite" if lost else ""
+    limit = 2 * text
+    word = "it pays" if change < 0 else "it does not pay"
+    if judged:  # a spread of few seeds is itself uncertain
+        limit = math.hypot(limit, ds.attrs["seed_quantile"] * seed)
+    else:
+        word += f" on this text, not able to judge by seed ({seeds})"
+    if abs(change) <= limit:
+        word = "within noise"
+    if not math.isfinite(change + text):
         word = "not able to judge"
     said = (
         f"The first run differs by {change:+.4f} bit/byte (standard error by text {text:.4f}, "
-        f"{seeds}): {word}"
+        f"by seed {known} {seeds}{missing}): {word}"
     )
-    said += "" if math.isfinite(seed) or word == "within noise" else " on this text, seeds apart"
     at = int(np.argmax(np.abs(ds.excess.values)))
     value = float(ds.excess[at])
     if "document" in ds.dims:
