@@ -128,7 +128,7 @@ def test_value_residual_shows_every_mixed_visit_and_no_other(synthetic):
     bars = next(trace for trace in figure.data if isinstance(trace, go.Bar))
     np.testing.assert_allclose(bars.x, ds.contribution_share[-1, 1:], rtol=1e-3)
     assert [line.line.color for line in lines[:5]] == list(bars.marker.color)
-    diamonds = named(figure, "signed projection on the mixed value")
+    diamonds = named(figure, "signed projection on the mixed value (the number is the bar)")
     np.testing.assert_allclose(diamonds.x, ds.contribution[-1, 1:], rtol=1e-3)
     assert "gradient share" in bars.hovertext[0]
 

@@ -227,12 +227,7 @@ def _audit(
     target, predicted = states.target, states.predicted
     answers = branch_profile(states.logits, target, pieces=pieces)
     targets = np.unique(target)
-    least = head.weight.shape[1] ** 0.5  # what an RMS norm makes of every state
-    radius = float(np.linalg.norm(states.hidden, axis=1).max(initial=least))
-    can_win = reachable(head, targets, radius=radius, won=predicted)
-    # A bias can be mended by one number, rows within the hull of others by none.
-    bare = replace(head, bias=np.zeros(len(head.bias)))
-    rows_can = can_win | reachable(bare, targets, radius=radius, won=targets[can_win])
+    can_win, rows_can = _winnable(states, targets, head)
     lifted = dominant_pressure(
         states.scores,
         head.bias,
@@ -269,6 +264,18 @@ def _audit(
         counts=_counts(target, predicted, targets),
         reachable=rows_can,
     )
+
+
+def _winnable(
+    states: BranchStates, targets: NDArray[np.int64], head: Head
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tell which targets some hidden state makes win: as the head is, and bias aside."""
+    least = head.weight.shape[1] ** 0.5  # what an RMS norm makes of every state
+    radius = float(np.linalg.norm(states.hidden, axis=1).max(initial=least))
+    can_win = reachable(head, targets, radius=radius, won=states.predicted)
+    # A bias can be mended by one number, rows within the hull of others by none.
+    bare = replace(head, bias=np.zeros(len(head.bias)))
+    return can_win, can_win | reachable(bare, targets, radius=radius, won=targets[can_win])
 
 
 def _counts(

@@ -15,9 +15,10 @@ def token_loss(table: xr.Dataset) -> xr.Dataset:
     """Split bits per byte exactly over the classes of the target tokens.
 
     ``contribution`` sums to the bits per byte of the whole table, and ``excess`` to its distance
-    from the reference: bits that counting would have saved, so that they are there to be won. A
-    negative excess is what the network wins over counting. ``bits_per_byte`` is within the class:
-    its bits over its own bytes. A class that was not met has 0 tokens and no loss.
+    from the reference. Only that total is surely there to be won, by counting alone: the class of a
+    target is known afterwards, and an optimal network may lose to counting on one class for what
+    it wins on others, where the excess is negative. ``bits_per_byte`` is within the class: its
+    bits over its own bytes. A class that was not met has 0 tokens and no loss.
 
     Parameters
     ----------

@@ -84,7 +84,7 @@ def token_loss(run: str, other: str = "") -> Panel:
 
 
 def _controls(scored: "_Scored", shows: list[str]) -> dict[str, Any]:
-    """Make the menus, beginning with the class that has the most recoverable bits."""
+    """Make the menus, beginning with the class that has most of the excess."""
     first, menu, number = (
         scored.classes(shows[min(1, len(shows) - 1)])[0],
         widgets.Dropdown,

@@ -39,15 +39,16 @@ HOW_TO_READ = {
         "is attribution with the norm held fixed, not a causal claim."
     ),
     "routing_audit": (
-        "A target is owned when some record that asks for it gets it, and merely covered when it "
-        "appears anywhere in the profile. A profile whose predictions are all one token has "
-        "collapsed. The context gate comes first: where the prompt does not reach the model, the "
-        "model is not to blame."
+        "Each profile climbs a ladder of checks and stops at the first that is red, since a fault "
+        "hides those behind it. The context comes first: where the prompt does not reach the "
+        "model, the model is not to blame. A target is owned when some record that asks for it "
+        "gets it, and merely covered when it appears anywhere in the profile."
     ),
     "token_loss": (
-        "The classes split the bits per byte exactly: their contributions sum to the total. A "
-        "class with more of the loss than of the tokens is where the recoverable bits are. "
-        "Intervals are over documents, or over facts in a closed world."
+        "The classes split the bits per byte exactly: their contributions sum to the total. The "
+        "excess over counting is what the text's own repetition would have told; in all it is "
+        "recoverable, by class it says where it fell. Intervals are over documents, or over "
+        "facts in a closed world."
     ),
 }
 
