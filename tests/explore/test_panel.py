@@ -1,6 +1,8 @@
 """A panel without a browser: controls change, views follow."""
 
 import asyncio
+import subprocess
+import sys
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
@@ -101,3 +103,25 @@ def test_a_button_says_what_it_did(panel):
 def test_a_view_cannot_ask_for_what_is_not_there():
     with pytest.raises(ValueError, match="missing"):
         Panel("none", views=[lambda missing: None], controls={})
+
+
+def test_looking_at_another_selection_leaves_the_panel_as_it_is(panel):
+    seen = panel.look(level=40)
+    assert seen[0].data.level.values[0] == 40 and str(seen[0]) == "first <40>"
+    assert panel.controls["level"].value == 1 and panel.table.level.values[0] == 1
+    assert len(panel.look(name="")) == 1, "a view with nothing to show is left out"
+    with pytest.raises(ValueError, match="no control .'depth'"):
+        panel.look(depth=1)
+
+
+def test_every_control_has_a_label_and_hidden_ones_stay_hidden():
+    shown = widgets.ToggleButtons(options=["a"])
+    hidden = widgets.ToggleButtons(options=["a"], layout={"display": "none"}, description="kept")
+    Panel("of one", views=[], controls={"bias_kept": shown, "other": hidden})
+    assert (shown.description, hidden.description) == ("bias kept", "kept")
+    assert (shown.layout.display, hidden.layout.display) == ("flex", "none")
+
+
+def test_importing_a_panel_builds_no_grammar_of_addresses():
+    asked = "import sys, workbench.explore; assert 'rfc3987_syntax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", asked], check=True)

@@ -245,7 +245,7 @@ def _dress(name: str, control: Any) -> None:
     control.style.description_width = "initial"
     if "button_width" in control.style.traits():
         control.style.button_width = "auto"
-        control.layout.flex_flow = "row nowrap"  # or its label stands above
+        control.layout.display = control.layout.display or "flex"  # or its label stands above
 
 
 def _place(view: View | None) -> widgets.Layout:

@@ -9,9 +9,9 @@ from workbench.plots.style import BLUE, SKY, VERMILLION, escaped
 
 STANDS = {  # a checkpoint's coverage against that of step 0
     "owns all": BLUE,
-    "covers more than at step 0": SKY,
-    "covers as much": PALE,
-    "BELOW the floor": VERMILLION,
+    "above step 0": SKY,
+    "as step 0": PALE,
+    "BELOW step 0": VERMILLION,
 }
 
 
@@ -50,5 +50,5 @@ def checkpoints(ds: xr.Dataset) -> go.Figure:
         chosen=[steps] * len(names),
         sets="step",
     )
-    figure.update_xaxes(title_text="optimizer step; targets owned there, k/n [1]")
+    figure.update_xaxes(title_text="optimizer step [1]; in the cells targets owned, k/n")
     return figure

@@ -7,7 +7,16 @@ import plotly.graph_objects as go
 import xarray as xr
 from numpy.typing import NDArray
 
-from workbench.plots.style import DIVERGING, SERIES, axis_title, escaped, hover, rounded, styled
+from workbench.plots.style import (
+    DIVERGING,
+    INK,
+    SERIES,
+    axis_title,
+    escaped,
+    hover,
+    rounded,
+    styled,
+)
 
 ROLES = ("query", "key", "value", "attention_out", "feedforward_in", "feedforward_out")
 ROW, COURSE, LABELS = 32, 220, 64  # pixels: a row of cells, the lines, what is between them
@@ -147,7 +156,11 @@ def _costs(ds: xr.Dataset) -> go.Bar:
     return go.Bar(
         x=[f"block {visit}" for visit in ds.visit.values],
         y=rounded(ds.block_cost),
-        error_y={"type": "data", "array": rounded(2 * ds.block_cost_standard_error)},
+        error_y={
+            "type": "data",
+            "array": rounded(2 * ds.block_cost_standard_error),
+            "color": INK,
+        },
         marker_color=SERIES[0],
         hovertemplate="%{x}: %{y} bit/byte<extra></extra>",
         showlegend=False,

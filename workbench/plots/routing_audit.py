@@ -110,7 +110,12 @@ def cells(
         colorscale=[((at + end) / n, c) for at, c in enumerate(colours.values()) for end in (0, 1)],
         zmin=-0.5,
         zmax=n - 0.5,
-        colorbar={"tickvals": list(range(n)), "ticktext": list(colours), "orientation": "h"}
+        colorbar={
+            "tickvals": list(range(n)),
+            "ticktext": list(colours),
+            "orientation": "h",
+            "tickangle": 0,
+        }
         | {"y": 1.0, "yanchor": "bottom", "thickness": 12, "x": 0, "xanchor": "left", "len": 0.7},
         xgap=3,
         ygap=3,

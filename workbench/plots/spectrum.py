@@ -61,7 +61,7 @@ def truncation(ds: xr.Dataset) -> go.Figure:
             error_y={"type": "data", "array": rounded(2 * ds.cost_standard_error)},
             mode="lines+markers+text",
             text=[f"{int(size):,} bytes" for size in ds.bytes.values],
-            textposition="top right",
+            textposition=["top right"] * (len(ranks) - 1) + ["top left"],
             line={"color": BLUE, "width": 2},
             marker_size=[14 if rank == ds.attrs["chosen"] else 7 for rank in ranks],
             marker_symbol=["diamond" if r == ds.attrs["chosen"] else "circle" for r in ranks],
