@@ -96,16 +96,22 @@ class _Views:
         judged = {"cost", "activation"} <= set(found["data"])
         return View(plot="rank_corners", sentence=said, **found) if judged else None
 
+    def _alone(self, show: str) -> str:
+        """Say whose numbers these are, where no difference is drawn."""
+        return f"{self.first} alone: " if show == BOTH else ""
+
     def rows(self, show: str) -> View:
         """Show the embedding."""
         data, code = self._group(show, "embedding")
-        return View(plot="embedding", data=data, sentence=readings.embedding(data), code=code)
+        said = self._alone(show) + readings.embedding(data)
+        return View(plot="embedding", data=data, sentence=said, code=code)
 
     def spectrum(self, show: str, matrix: str) -> View:
         """Show one matrix."""
         ranks, code = self._group(show, "effective_rank")
         data = ranks.sel(matrix=matrix)
-        said = readings.spectrum(data) + readings.heads(self._group(show, "head_rank")[0], matrix)
+        said = self._alone(show) + readings.spectrum(data)
+        said += readings.heads(self._group(show, "head_rank")[0], matrix)
         code += f".sel(matrix={matrix!r})"
         return View(plot="spectrum", data=data, sentence=said, code=code)
 
@@ -123,7 +129,8 @@ class _Views:
         ).assign_attrs(chosen=min(keep, size))
         code = f"sample = explore.Subject({name!r}).sample\ndiagnostics.truncation(sample.model, "
         code += f"sample.rows, matrix={matrix!r}, ranks={ranks})"
-        return View(plot="truncation", data=data, sentence=readings.truncation(data), code=code)
+        said = self._alone(show) + readings.truncation(data)
+        return View(plot="truncation", data=data, sentence=said, code=code)
 
     def _name(self, show: str) -> str:
         """Say which run stands for itself where two are compared."""

@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 
 CAUTION = "This overstates what a network trained without it would lose."
+NAMED = 2  # free parts that are named, what costs least first
 SEED = "What another seed would change is not in the error."
 
 
@@ -48,6 +49,10 @@ def ablation(ds: xr.Dataset) -> str:
         f"{measured[n_block:].sum()} other parts and heads, within noise and below "
         f"{ds.attrs['floor']} bit/byte: leave those out of a new training first"
     )
+    if free.any():
+        order = sorted(np.flatnonzero(free), key=lambda at: abs(cost[at]))
+        judged += f" ({', '.join(names[at] for at in order[:NAMED])}"
+        judged += f" and {len(order) - NAMED} more)" if len(order) > NAMED else ")"
     harmful = np.flatnonzero(cells.verdict.values == "harmful")
     if harmful.size:
         worst = told[min(harmful, key=lambda at: cost[at])]

@@ -85,10 +85,12 @@ def alpha_curve(ds: xr.Dataset) -> str:
         Result of the diagnostic of the same name.
     """
     bend, error = float(ds.curvature), float(ds.curvature_standard_error)
+    least, ends = float(ds.minimum), [float(ds.setting.min()), float(ds.setting.max())]
+    edge = ", the edge of what was tried" if np.isclose(least, ends).any() else ""
     text = (
         f"Visit {ds.attrs['visit']}, learned mix {ds.attrs['learned']:.2f}: the loss is "
         f"{VERDICTS[ds.attrs['verdict']]} (curvature {bend:.2g} +- {error:.1g} bit/byte per square "
-        f"of the mix, least at {float(ds.minimum):.2f}; under {ds.attrs['small']} counts as free)"
+        f"of the mix, least at {least:.2f}{edge}; under {ds.attrs['small']} counts as free)"
     )
     for name, what in {"mean_cost": "its mean instead", "asked_cost": "the mix asked for"}.items():
         if name in ds:
