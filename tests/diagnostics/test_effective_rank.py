@@ -124,6 +124,8 @@ def test_gaussian_reference_is_fixed_and_blind_to_the_order_of_its_sides():
 
 def test_healthy_network_is_near_the_ratio_one():
     found = effective_rank(small())
+    short = np.minimum(found.rows, found.columns)
+    np.testing.assert_allclose(found.proportional_effective_rank * short, found.effective_rank)
     np.testing.assert_allclose(found.effective_rank_ratio, 1, atol=0.05)
     assert (found.numerical_rank == np.minimum(found.rows, found.columns)).all()
 

@@ -47,7 +47,8 @@ def effective_rank(model: Network) -> xr.Dataset:
     A random square matrix already has four fifths of the full effective rank and a 1:4 one nearly
     all of it, so compare matrices by ``effective_rank_ratio``. Below 1: the matrix uses fewer
     directions than chance would. A low rank says that a matrix could be factored cheaply, not
-    that the network does not need it.
+    that the network does not need it. The ranks of benign overfitting (Bartlett et al.) are, with
+    no value set apart, the stable rank and the participation ratio.
 
     Returns
     -------
@@ -76,6 +77,10 @@ def effective_rank(model: Network) -> xr.Dataset:
     )
     data["effective_rank_ratio"] = variable(
         "matrix", data["effective_rank"].values / gaussian, "effective rank over its Gaussian"
+    )
+    share = data["effective_rank"].values / np.min(shapes, axis=1)  # PER of Diehl Martinez et al.
+    data["proportional_effective_rank"] = variable(
+        "matrix", share, "effective rank over the short side"
     )
     scaled = [
         gaussian_spectra(*shape) * np.linalg.norm(sigma)
