@@ -140,13 +140,8 @@ def site_means(model: Network, rows: Rows, sites: Iterable[str]) -> dict[str, Te
 
 def losses_under(model: Network, rows: Rows, change: Intervention) -> NDArray[np.float64]:
     """Return the loss of each scored target under an intervention, (target,) [nat]."""
-    counted = rows.targets >= 0
     with torch.inference_mode(), record(model, replace=change.edits):
-        logits = functional_call(model, dict(change.parameters), (rows.inputs,))
-        log_p = torch.log_softmax(logits[counted].float(), dim=-1)
-        picked = log_p.gather(-1, rows.targets[counted][:, None])[:, 0]
-    losses: NDArray[np.float64] = -picked.double().cpu().numpy()
-    return losses
+        return rows.scored(functional_call(model, dict(change.parameters), (rows.inputs,)))
 
 
 def added_bits(

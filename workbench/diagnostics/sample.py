@@ -41,10 +41,14 @@ class Rows:
 
     def losses(self, model: Network) -> NDArray[np.float64]:
         """Return the loss of each scored target, (target,) [nat]."""
-        counted = self.targets >= 0
         with torch.inference_mode():
-            log_p = torch.log_softmax(model(self.inputs)[counted].float(), dim=-1)
-            picked = log_p.gather(-1, self.targets[counted][:, None])[:, 0]
+            return self.scored(model(self.inputs))
+
+    def scored(self, logits: Tensor) -> NDArray[np.float64]:
+        """Return the loss of each scored target under logits (B, T, V), (target,) [nat]."""
+        counted = self.targets >= 0
+        log_p = torch.log_softmax(logits[counted].float(), dim=-1)
+        picked = log_p.gather(-1, self.targets[counted][:, None])[:, 0]
         losses: NDArray[np.float64] = -picked.double().cpu().numpy()
         return losses
 

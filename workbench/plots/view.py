@@ -41,14 +41,14 @@ class View:
     @cached_property
     def hash(self) -> str:
         """SHA-256 of names, dims and values of `data`, hexadecimal."""
-        digest = hashlib.sha256()
+        running = hashlib.sha256()
         for name in sorted(map(str, self.data.variables)):
             values = self.data[name]
-            digest.update(f"{name}{values.dims}{values.shape}".encode())
+            running.update(f"{name}{values.dims}{values.shape}".encode())
             content = np.asarray(values.values)
-            digest.update(str(content.tolist()).encode() if content.dtype == object else b"")
-            digest.update(np.ascontiguousarray(content).tobytes())
-        return digest.hexdigest()
+            running.update(str(content.tolist()).encode() if content.dtype == object else b"")
+            running.update(np.ascontiguousarray(content).tobytes())
+        return running.hexdigest()
 
     @property
     def key(self) -> str:
