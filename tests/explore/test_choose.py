@@ -9,6 +9,7 @@ from repository import PROJECT
 from workbench import explore
 from workbench.execution import run_notebook
 from workbench.folder import InputError, RunFolder, runs_root
+from workbench.plots.report import open_diagnosis
 
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -70,3 +71,19 @@ def test_start_here_runs_from_top_to_bottom(two_runs, tmp_path):
         if kind == PLOTLY
     ]
     assert len(shown) == 5, "training and the four probes that apply to a text"
+
+
+def test_a_diagnosis_of_other_weights_is_measured_again(two_runs):
+    chooser = explore.choose_run("one")
+    chooser.diagnosis()
+    path = chooser.folder.path
+    before = (path / "diagnosis.nc").stat().st_mtime_ns
+    chooser.diagnosis()
+    assert (path / "diagnosis.nc").stat().st_mtime_ns == before, "a good one is only read"
+    last = sorted((path / "checkpoints").glob("step-*.safetensors"))[0]
+    shutil.copy(last, path / "model.safetensors")
+    with pytest.raises(InputError, match="other weights"):
+        open_diagnosis(chooser.folder)
+    chooser.diagnosis()
+    assert (path / "diagnosis.nc").stat().st_mtime_ns > before
+    open_diagnosis(chooser.folder)

@@ -65,8 +65,10 @@ class RunChooser(widgets.VBox):
         return find_run(self.menu.value)
 
     def diagnosis(self) -> xr.DataTree:
-        """Open the diagnosis of the chosen run; if it has none, measure it under a progress bar."""
-        if not (self.folder.path / "diagnosis.nc").exists():
+        """Open the diagnosis of the chosen run; without a good one, measure it under a bar."""
+        try:
+            return open_diagnosis(self.folder)
+        except InputError:  # none, damaged, or of other weights
             from workbench import diagnostics, evaluation
 
             self.progress.layout.display = "flex"
@@ -91,10 +93,9 @@ class RunChooser(widgets.VBox):
         tree = self.diagnosis()
         if diagnostic not in tree.children:
             return None
-        name, said = self.folder.name, self.reading(diagnostic)
-        code = f"diagnostics.diagnose(evaluation.open_run({name!r}), only=[{diagnostic!r}])"
-        data = tree[diagnostic].to_dataset()
-        return View(plot=diagnostic, data=data, sentence=said, code=code)
+        run, said = self.folder.name, self.reading(diagnostic)
+        code = f"diagnostics.diagnose(evaluation.open_run({run!r}), only=[{diagnostic!r}])"
+        return View(plot=diagnostic, data=tree[diagnostic].to_dataset(), sentence=said, code=code)
 
     def _watch(self, name: str, done: float) -> None:
         """Show what is being measured, and the share that is done."""

@@ -10,7 +10,7 @@ import xarray as xr
 from workbench import plots, readings
 from workbench.folder import InputError, RunFolder, read_jsonl, replacing
 from workbench.plots.page import Part, Section, page
-from workbench.result import open_tree
+from workbench.result import open_tree, provenance
 
 HEADINGS = {
     "effective_rank": "Effective rank",
@@ -111,11 +111,11 @@ def open_diagnosis(run: RunFolder) -> xr.DataTree:
     Raises
     ------
     InputError
-        If it has none, or its file is damaged.
+        If it has none, its file is damaged, or it was measured on other weights.
     """
     path = run.path / "diagnosis.nc"
     try:
-        return open_tree(path)
+        tree = open_tree(path)
     except OSError as error:
         remedy = f"Make it: python -m workbench diagnose {run.name}."
         if not (run.path / "model.safetensors").exists():
@@ -126,6 +126,14 @@ def open_diagnosis(run: RunFolder) -> xr.DataTree:
             found="a damaged file" if path.exists() else "no file",
             remedy=remedy,
         ) from error
+    if provenance(tree).get("weights") not in (None, run.weights()):
+        raise InputError(
+            path,
+            expected="a diagnosis of the weights that this run has",
+            found="one of other weights",
+            remedy=f"Measure again: python -m workbench diagnose {run.name}.",
+        )
+    return tree
 
 
 def run_facts(record: Mapping[str, Any]) -> dict[str, object]:
