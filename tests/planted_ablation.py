@@ -11,9 +11,15 @@ PARTS += ("attention_out", "feedforward_in", "feedforward_out")
 
 
 def made(*, planted=False, few=False):
-    """Three visits; planted: nothing in visit 2 is needed, and head 0 of visit 1 is a burden."""
+    """Three visits; planted: nothing in visit 2 is needed, and head 0 of visit 1 is a burden.
+
+    Every cost moves with the text in the same way, but for those of visit 1.
+    """
+    n_group = 3 if few else 20
+    text = np.random.default_rng(3).normal(size=n_group)
+    text -= text.mean()
     cost = np.full((3, 9), 0.05) + np.arange(3)[:, None] / 100
-    heads = np.full((3, 4), 0.02)
+    heads = np.full((3, 4), 0.02) + np.array([0, 0, 0.0005])[:, None]
     if planted:
         cost[2], heads[2], heads[1, 0] = 0.0003, 0.0001, -0.01
     data = {}
@@ -26,6 +32,10 @@ def made(*, planted=False, few=False):
         error = np.full(values.shape, 0.001)
         data[f"{prefix}cost_standard_error"] = variable(("visit", dim), error, "error", "bit/byte")
         if prefix != "zero_":
+            spread = np.where(np.arange(3) == 1, -0.01, 0.01)[:, None, None] * text
+            bits = (values[..., None] + spread) * 100
+            summed = variable(("visit", dim, "group"), bits, "bits", "bit")
+            data[f"{prefix}cost_by_group"] = summed
             verdict = (
                 np.full(values.shape, "unjudged")
                 if few
@@ -37,8 +47,10 @@ def made(*, planted=False, few=False):
         "part": list(PARTS),
         "head": range(4),
         "block": ("visit", range(3)),
+        "group": range(n_group),
+        "bytes_by_group": ("group", np.full(n_group, 100.0)),
     }
-    return check(xr.Dataset(data, coords, attrs={"floor": 0.005, "groups": 3 if few else 20}))
+    return check(xr.Dataset(data, coords, attrs={"floor": 0.005, "groups": n_group}))
 
 
 def one_cost(by_class, error, **attrs):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 DIMS = {  # the only dimension names a result may use: singular full words
     "run": "run being compared",
@@ -46,6 +47,7 @@ DIMS = {  # the only dimension names a result may use: singular full words
     "part": "named part of a whole",
     "choice": "one of the likeliest answers, best first",
     "pair": "two things that are compared",
+    "group": "tokens that move together: those of one document, or of one fact",
 }
 UNITS = ("1", "bit", "nat", "byte", "token", "s", "ms", "bit/byte", "nat/token", "byte/token")
 
@@ -112,12 +114,42 @@ def provenance(tree: xr.DataTree | xr.Dataset) -> dict[str, Any]:
     return found
 
 
+def grouped_ratio(
+    numerator: NDArray[np.float64], denominator: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return ``sum(numerator) / sum(denominator)`` with its standard error.
+
+    Parameters
+    ----------
+    numerator : (..., group) float64
+    denominator : (group,) float64
+        Sums over groups of observations that move together.
+
+    Returns
+    -------
+    ratio, standard_error : (...) float64
+        The error is NaN of fewer than two groups.
+
+    References
+    ----------
+    .. [1] Cochran, Sampling Techniques, 1977, section 6.4 (ratio estimators).
+    """
+    ratio = numerator.sum(axis=-1) / denominator.sum()
+    residual = numerator - ratio[..., None] * denominator
+    n_group = len(denominator)
+    if n_group < 2:
+        return ratio, np.full_like(ratio, np.nan)
+    spread = np.sqrt(n_group / (n_group - 1) * np.square(residual).sum(axis=-1))
+    return ratio, spread / denominator.sum()
+
+
 def difference(this: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     """Subtract `other` from `this`, variable by variable, where their labels meet.
 
     Standard errors, which end in ``standard_error``, are added in quadrature, as those of
-    independent measurements; where both were taken on the same tokens a paired error is smaller.
-    What is not a number is left out. The attr `compared` is 1.
+    independent measurements; that of a ``NAME`` with sums in ``NAME_by_group`` is paired, where the
+    groups are the same (``bytes_by_group``). What is not a number is left out. The attr `compared`
+    is 1.
 
     Raises
     ------
@@ -129,15 +161,20 @@ def difference(this: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
         if here != there and None not in (here, there):
             raise ValueError(f"no difference: measured on {what} {here} and on {what} {there}")
     pairs = xr.align(this, other, join="inner")
+    size, theirs = (each.coords.get("bytes_by_group") for each in pairs)
+    paired = size is not None and theirs is not None and size.equals(theirs)
     found = {}
     for name, mine in pairs[0].data_vars.items():
         if name not in pairs[1] or mine.dtype.kind not in "iufb":
             continue
-        theirs = pairs[1][name]
-        if str(name).endswith("standard_error"):
-            values = np.hypot(mine.values, theirs.values)
-        else:
+        theirs, whole = pairs[1][name], str(name).removesuffix("standard_error")
+        sums = f"{whole}by_group"
+        if whole == name:
             values = mine.values.astype(float) - theirs.values.astype(float)
+        elif size is not None and paired and sums in pairs[0]:
+            values = grouped_ratio((pairs[0][sums] - pairs[1][sums]).values, size.values)[1]
+        else:
+            values = np.hypot(mine.values, theirs.values)
         long_name = f"difference of {mine.attrs['long_name']}"
         found[name] = variable(
             [str(dim) for dim in mine.dims], values, long_name, mine.attrs["units"]

@@ -7,9 +7,11 @@ import xarray as xr
 
 from workbench.diagnostics import ablation, as_rows, diagnose, diagnostics
 from workbench.model import record
-from workbench.result import check, open_tree, save
+from workbench.result import check, difference, open_tree, save
 
 ROWS, LENGTH = 16, 12
+SAME = [("attention", "attention_out"), ("feedforward", "feedforward_in")]
+SAME += [("feedforward", "feedforward_out")]
 module = importlib.import_module("workbench.diagnostics.ablation")
 
 
@@ -76,7 +78,7 @@ def test_zero_is_the_weights_at_zero_and_equal_places_are_equal(tiny_network):
     with torch.no_grad():
         tiny_network.blocks[1].attn.proj.weight.copy_(kept)
     for name in ("cost", "cost_standard_error", "zero_cost", "verdict"):
-        for part, same in (("attention", "attention_out"), ("feedforward", "feedforward_out")):
+        for part, same in SAME:
             assert (found[name].sel(part=part).values == found[name].sel(part=same).values).all()
     none = found.zero_cost.sel(part=["query", "key"]).values
     np.testing.assert_allclose(none[:, 0], none[:, 1], atol=1e-6)  # either way all scores are 0
@@ -137,7 +139,7 @@ def test_what_is_too_much_work_is_left_out_in_order(tiny_network, monkeypatch):
     rows = made_rows()
     whole = ablation(tiny_network, rows)
     forward = rows.inputs.numel() * sum(each.numel() for each in tiny_network.parameters())
-    for forwards, measured in ((30, {"", "head_"}), (14, {""}), (2, set())):
+    for forwards, measured in ((28, {"", "head_"}), (12, {""}), (2, set())):
         monkeypatch.setattr(module, "WORK", forward * forwards)
         found = ablation(tiny_network, rows)
         for prefix in ("", "head_", "zero_"):
@@ -154,4 +156,25 @@ def test_it_is_found_measured_and_saved_with_the_others(tiny_network, tiny_data,
     save({"ablation": found}, tmp_path / "d.nc", provenance={})
     again = open_tree(tmp_path / "d.nc")["ablation"].to_dataset()
     assert again.verdict.values.tolist() == found.verdict.values.tolist()
-    assert again.sizes == {"visit": 2, "part": 9, "head": 4}
+    n_group = found.attrs["groups"]
+    assert again.sizes == {"visit": 2, "part": 9, "head": 4, "group": n_group}
+
+
+def test_two_networks_are_compared_on_the_same_groups(tiny_network):
+    rows = own_rows(tiny_network)
+    one = ablation(tiny_network, rows)
+    with torch.no_grad():
+        tiny_network.blocks[0].mlp_scale.mul_(1.001)
+    two = ablation(tiny_network, rows)
+    found = difference(one, two)
+    at = {"visit": 1, "part": "attention"}
+    bits = (one.cost_by_group - two.cost_by_group).sel(at).values
+    again = np.random.default_rng(1).integers(0, ROWS, (20_000, ROWS))  # a bootstrap of the rows
+    spread = (bits[again].sum(axis=1) / one.bytes_by_group.values[again].sum(axis=1)).std()
+    error = float(found.cost_standard_error.sel(at))
+    assert error == pytest.approx(spread, rel=0.1)
+    assert error < 0.1 * float(one.cost_standard_error.sel(at)), "far below the quadrature"
+    elsewhere = two.assign_coords(group=two.group + 1)
+    elsewhere = elsewhere.isel(group=slice(1, None))
+    loose = difference(one, elsewhere).cost_standard_error.sel(at)
+    assert float(loose) > 10 * error

@@ -46,10 +46,10 @@ def test_the_saved_map_comes_first_without_the_model(pair, monkeypatch):
 def test_a_click_chooses_what_is_changed(pair):
     panel = explore.intervention(pair[0])
     trace = panel._figures[0].data[0]
-    panel._clicked(trace, type("Points", (), {"point_inds": [(1, 7)]}), None)
-    assert panel.controls["target"].value == trace.customdata[1][7] == "visit.1.head.0"
+    panel._clicked(trace, type("Points", (), {"point_inds": [(1, 6)]}), None)
+    assert panel.controls["target"].value == trace.customdata[1][6] == "visit.1.head.0"
     assert [view.plot for view in panel.views] == ["ablation", "intervention_curve", "intervention"]
-    assert len(panel.views[0].figure.layout.shapes) == 1, "the chosen cell is framed"
+    assert panel.views[0].figure.layout.shapes[0].line.dash == "solid", "the chosen cell is framed"
     assert "value_residual.alpha.0" in panel.controls["target"].options
     saved = panel.views[0].data.head_cost.sel(visit=1, head=0)
     assert float(panel.table.cost[0]) == pytest.approx(float(saved), abs=1e-12)
@@ -91,6 +91,22 @@ def test_two_runs_are_shown_as_their_difference(pair):
         assert "overstates" in panel.views[0].sentence
     panel.controls["show"].value = "difference"
     np.testing.assert_allclose(panel.table.cost.values, costs[0] - costs[1], atol=1e-9)
+
+
+def test_two_parts_of_one_run_are_compared_on_the_same_text(pair):
+    panel = explore.intervention(pair[0])
+    panel.controls["target"].value = "visit.0.block"
+    alone = float(panel.table.cost[0])
+    panel.controls["against"].value = "visit.1.block"
+    assert f"visit.0.block of {pair[0]} less visit.1.block of {pair[0]}" in panel.views[2].sentence
+    saved = panel.views[0].data
+    costs = [float(saved.cost.sel(visit=at, part="block")) for at in (0, 1)]
+    assert alone == pytest.approx(costs[0])
+    assert float(panel.table.cost[0]) == pytest.approx(costs[0] - costs[1], abs=1e-12)
+    bits = saved.cost_by_group.sel(part="block")
+    error = result.grouped_ratio((bits[0] - bits[1]).values, saved.bytes_by_group.values)[1]
+    assert float(panel.table.cost_standard_error[0]) == pytest.approx(float(error))
+    xr.testing.assert_allclose(run_code(panel.views[2].code), panel.table, atol=1e-12)
 
 
 def test_an_unknown_target_is_said_on_the_panel(pair):

@@ -9,7 +9,7 @@ from planted_ablation import PARTS, curve, made, one_cost
 
 from workbench import plots, readings
 from workbench.plots.twin import svg
-from workbench.readings.ablation import ablated_cells
+from workbench.readings.ablation import ablated_cells, alike
 from workbench.result import difference
 
 
@@ -17,7 +17,6 @@ def test_cells_name_every_place_once():
     cells = ablated_cells(made())
     assert cells.part.values.tolist() == [
         *PARTS[:6],
-        "feedforward_in",
         *(f"head.{h}" for h in range(4)),
     ]
     assert cells.cost.dims == ("visit", "part") or set(cells.cost.dims) == {"visit", "part"}
@@ -30,15 +29,30 @@ def test_map_says_verdicts_in_words_and_can_be_clicked():
     figure = plots.ablation(made(planted=True), chosen="visit.1.head.0")
     (cells,) = figure.data
     assert cells.meta == {"sets": "target"} and cells.customdata[2][0] == "visit.2.block"
-    assert cells.text[2][0] == "0.0003<br>free" and cells.text[0][0] == "0.05"
-    np.testing.assert_allclose(np.power(cells.z[1][7], 3), -0.01, rtol=1e-3)
+    assert cells.text[2][0] == "0.0003<br>\u00b1 0.001<br>free"
+    assert cells.text[0][0] == "0.05<br>\u00b1 0.001"
+    np.testing.assert_allclose(np.power(cells.z[1][6], 3), -0.01, rtol=1e-3)
     assert cells.zmax == -cells.zmin and cells.zmax >= np.cbrt(0.06), "0 in the middle"
     assert "visit.2.block" in cells.hovertext[2][0] and "bit/byte" in cells.hovertext[2][0]
     shape = figure.layout.shapes[0]
-    assert (shape.x0, shape.y0) == (6.5, 0.5)
+    assert (shape.x0, shape.y0, shape.line.dash) == (5.5, 0.5, "solid")
     told = figure.layout.annotations[0].text
     assert "[bit/byte]" in told and "free" in told
     assert "bdata" not in figure.to_json() and not plots.ablation(made()).layout.shapes
+
+
+def test_cells_that_cost_the_same_on_the_same_text_are_dotted():
+    ds = made()
+    chosen = "visit.0.head.1"
+    close = alike(ablated_cells(ds), chosen)
+    assert int(close.sum()) == 7, "the other heads of visit 0, and those of visit 1"
+    assert not close.sel(visit=2).any(), "half an error apart, but on every text alike"
+    shapes = plots.ablation(ds, chosen=chosen).layout.shapes
+    assert sorted(shape.line.dash for shape in shapes) == ["dot"] * 7 + ["solid"]
+    assert f"From {chosen}, 7/29 others cannot be told (dotted)" in readings.ablation(
+        ds, chosen=chosen
+    )
+    assert not alike(ablated_cells(ds), "logits").any()
 
 
 def test_map_of_two_runs_marks_noise():
@@ -52,8 +66,8 @@ def test_map_with_gaps():
     gap = made()
     gap["head_cost"][:] = np.nan
     figure = plots.ablation(gap)
-    assert figure.data[0].z[0][7] is None and np.isfinite(figure.data[0].zmax)
-    assert "0/18 other parts" in readings.ablation(gap)
+    assert figure.data[0].z[0][6] is None and np.isfinite(figure.data[0].zmax)
+    assert "0/15 other parts" in readings.ablation(gap)
 
 
 def test_bars_sum_to_the_total_and_name_noise():
@@ -84,11 +98,11 @@ def test_figures_can_be_drawn_without_scripts():
 
 def test_reading_names_dearest_cheapest_and_what_is_free():
     healthy = readings.ablation(made())
-    assert "Dearest to replace by its mean is visit 2 block (+0.07 bit/byte" in healthy
-    assert "cheapest visit 0 block (+0.05" in healthy and "are 0/3 blocks and 0/30 other" in healthy
+    assert "Dearest to replace by its mean is visit 2 block (+0.07 \u00b1 0.001 bit/byte" in healthy
+    assert "cheapest visit 0 block (+0.05" in healthy and "are 0/3 blocks and 0/27 other" in healthy
     planted = readings.ablation(made(planted=True))
-    assert "cheapest visit 2 block (+0.0003 bit/byte, standard error 0.001, noise)" in planted
-    assert "are 1/3 blocks and 11/30 other parts and heads" in planted and "overstates" in planted
+    assert "cheapest visit 2 block (+0.0003 \u00b1 0.001 bit/byte, noise)" in planted
+    assert "are 1/3 blocks and 10/27 other parts and heads" in planted and "overstates" in planted
     few = readings.ablation(made(planted=True, few=True))
     assert "no verdict from 3 independent" in few and "leave out" not in few
     gap = made()
@@ -100,20 +114,20 @@ def test_reading_names_dearest_cheapest_and_what_is_free():
 
 def test_reading_of_two_runs_names_the_largest_difference():
     text = readings.ablation(difference(made(planted=True), made()))
-    assert text.startswith("12/33 parts and heads cost more") and "seed" in text
-    assert "most apart is visit 2 block (-0.07 bit/byte" in text
+    assert text.startswith("11/30 parts and heads cost more") and "seed" in text
+    assert "most apart is visit 2 block (-0.07 \u00b1" in text
     same = readings.ablation(difference(made(), made()))
-    assert same.startswith("0/33 parts") and "noise" in same
+    assert same.startswith("0/30 parts") and "noise" in same
 
 
 def test_reading_of_one_change_names_who_pays():
     text = readings.intervention(one_cost([0, 0, -0.002, 0, 0, 0.001, 0.02, 0.0305], 0.001))
-    assert text.startswith("With visit.1 x 0.5 the text costs +0.05 bit/byte, standard error 0.001")
+    assert text.startswith("With visit.1 x 0.5 the text costs +0.05 \u00b1 0.001 bit/byte")
     assert "most on continuation +0.03" in text and "and word_start +0.02" in text
     idle = readings.intervention(one_cost([0.0001] * 8, 0.001))
     assert "noise; no class pays" in idle
     compared = readings.intervention(one_cost([0.01] * 8, 0.001, compared=1))
-    assert "in the first run than in the second" in compared and "seed" in compared
+    assert "the text costs more, +0.08 \u00b1" in compared and "seed" in compared
     alone = readings.intervention(one_cost([0.01] * 8, np.nan))
     assert "error unknown" in alone and "nan" not in alone
 

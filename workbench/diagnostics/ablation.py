@@ -8,10 +8,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from workbench.diagnostics.intervention import PARTS, Trial, intervention_cost
+from workbench.diagnostics.intervention import PARTS, Trial, added_bits
 from workbench.diagnostics.sample import Diagnostic, Rows
 from workbench.model import Network
-from workbench.result import check, variable
+from workbench.result import check, grouped_ratio, variable
 
 FLOOR = 0.005  # bit/byte: less decides nothing, another seed changes more
 FEW_GROUPS = 8  # with fewer, a standard error says too little for a verdict
@@ -23,7 +23,8 @@ def ablation(model: Network, rows: Rows) -> xr.Dataset:
 
     A part is replaced by its mean over all present positions, or by zero, at the output of its
     matrix: ``block`` is both writes into the stream at once, ``attention_out`` is the same place
-    as ``attention``, ``feedforward_in`` is the hidden layer. A ``value`` is replaced as later
+    as ``attention``, and ``feedforward_in`` and ``feedforward_out`` as ``feedforward``, because
+    what follows the hidden layer is linear. A ``value`` is replaced as later
     visits see it, so with a value residual its cost holds theirs too. A head is replaced by the
     mean of what it read. Costs do not add up: parts can stand in for one another.
 
@@ -44,8 +45,10 @@ def ablation(model: Network, rows: Rows) -> xr.Dataset:
     Returns
     -------
     Dataset
-        Dims ``visit, part, head``: `cost`, `zero_cost`, `head_cost`, each with its paired standard
-        error [bit/byte]; `verdict`, `head_verdict`. Attrs ``floor`` [bit/byte] and ``groups``.
+        Dims ``visit, part, head, group``: `cost`, `zero_cost`, `head_cost`, each with its paired
+        standard error [bit/byte] and, but for zero, its bits by group, so that any two can be
+        compared on the same text; `verdict`, `head_verdict`. Coordinate `bytes_by_group`. Attrs
+        ``floor`` [bit/byte] and ``groups``.
     """
     trial, visits = Trial(model=model, rows=rows), range(model.config.n_layer)
     heads = range(model.config.n_head)
@@ -57,25 +60,36 @@ def ablation(model: Network, rows: Rows) -> xr.Dataset:
         "zero_": ("part", list(distinct.values()), "zero", same),
     }
     left = WORK / (rows.inputs.numel() * sum(each.numel() for each in model.parameters()))
-    data, n_group = {}, len(np.unique(rows.group))
+    size = rows.by_group(rows.bytes)
+    data = {}
     for prefix, (dim, names, how, order) in plans.items():
-        cost = np.full((2, len(visits), len(names)), np.nan)  # and its standard error
-        left -= cost[0].size
+        bits = np.full((len(visits), len(names), len(size)), np.nan)
+        left -= len(visits) * len(names)
         if left >= 0:
             places = [f"visit.{visit}.{name}" for visit in visits for name in names]
-            changes = [trial.parse(place, how) for place in places]
-            found = intervention_cost(model, rows, changes, base=trial.base)
-            cost = np.reshape([found.cost, found.cost_standard_error], cost.shape)
-        dims, (value, error) = ("visit", dim), cost[..., order]
+            changes = (trial.parse(place, how) for place in places)
+            added = [added_bits(model, rows, [change], base=trial.base) for change in changes]
+            bits = rows.by_group(np.concatenate(added)).reshape(bits.shape)
+        dims, bits = ("visit", dim), bits[:, order]
+        value, error = grouped_ratio(bits, size)
         about = f"bits per byte added, {dim} {'at its mean' if how == 'mean' else 'at zero'}"
         unsure = "its paired standard error over groups"
         data[f"{prefix}cost"] = variable(dims, value, about, "bit/byte")
         data[f"{prefix}cost_standard_error"] = variable(dims, error, unsure, "bit/byte")
         if how == "mean":
-            verdict = _verdict(value, error, judged=n_group >= FEW_GROUPS)
+            verdict = _verdict(value, error, judged=len(size) >= FEW_GROUPS)
             data[f"{prefix}verdict"] = variable(dims, verdict, "what it is worth")
-    coords = {"visit": visits, "part": list(PARTS), "head": heads, "block": ("visit", visits)}
-    attrs = {"floor": FLOOR, "groups": n_group, "tokens": len(rows.bytes)}
+            summed = variable((*dims, "group"), bits, "bits added in each group", "bit")
+            data[f"{prefix}cost_by_group"] = summed
+    coords = {
+        "visit": visits,
+        "block": ("visit", visits),
+        "part": list(PARTS),
+        "head": heads,
+        "group": np.unique(rows.group),
+        "bytes_by_group": variable("group", size, "bytes of each group", "byte"),
+    }
+    attrs = {"floor": FLOOR, "groups": len(size), "tokens": len(rows.bytes)}
     return check(xr.Dataset(data, coords, attrs))
 
 

@@ -8,7 +8,6 @@ import xarray as xr
 from workbench.diagnostics.intervention import Trial, added_bits, intervention_cost
 from workbench.diagnostics.mixing import ALPHA, ENOUGH, SMALL, Scalar, scalars
 from workbench.diagnostics.value_residual import initial_mix
-from workbench.evaluation import ratio_error
 from workbench.model import Network
 from workbench.result import check, variable
 
@@ -46,9 +45,7 @@ def alpha_curve(trial: Trial, visit: int) -> xr.Dataset:
     bits = added_bits(model, rows, changes, base=trial.base)  # (setting, target)
     fit = np.linalg.pinv(((tried - learned) / wide)[:, None] ** POWERS)  # (power, setting)
     bend = 2 / wide**2 * fit[1]
-    spreads = [ratio_error(each, rows.bytes, rows.group) for each in [*bits, bend @ bits]]
-    *errors, bend_error = [np.nan if each is None else each for each in spreads]
-    cost = bits.sum(axis=1) / rows.bytes.sum()
+    (*cost, _), (*errors, bend_error) = rows.ratio(np.vstack([bits, bend @ bits]))
     inside = np.linspace(tried.min(), tried.max(), 2001)
     height = ((inside - learned) / wide)[:, None] ** POWERS @ fit @ cost
     place = int(np.searchsorted(tried, learned))  # the learned mix costs nothing, without error

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.diagnostics.sample import Diagnostic, Rows, Sample
-from workbench.evaluation import ratio_error
 from workbench.model import Network
 from workbench.result import check, variable
 from workbench.text import TOKEN_CLASSES
@@ -71,8 +70,7 @@ def damping(
     for prior, bias in settings:
         losses, winner = _score(model, hidden, targets, (1 - prior) * mu, bias)
         bits = (losses - base) / np.log(2)
-        error = ratio_error(bits, rows.bytes, rows.group)
-        found.append((bits.sum() / size, np.nan if error is None else error, (winner != own).sum()))
+        found.append((*rows.ratio(bits), (winner != own).sum()))
         by_class.append(np.bincount(rows.token_class, bits, minlength=len(TOKEN_CLASSES)) / size)
     change, errors, flips = np.array(found, dtype=float).T
     data = {

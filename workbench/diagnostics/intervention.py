@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from workbench.diagnostics.sample import Rows, Sample, sample
-from workbench.evaluation import OpenRun, ratio_error
+from workbench.evaluation import OpenRun
 from workbench.folder import InputError, nearest
 from workbench.model import Network, record
 from workbench.result import check, difference, variable
@@ -35,7 +35,7 @@ PARTS = {  # of a visit: the sites where it is changed
     "key": ("key",),
     "value": ("value",),
     "attention_out": ("attention_out",),
-    "feedforward_in": ("feedforward_hidden",),
+    "feedforward_in": ("feedforward_out",),  # what follows the hidden layer is linear
     "feedforward_out": ("feedforward_out",),
 }
 
@@ -191,10 +191,10 @@ def intervention_cost(
     # All targets first, then those of each class: (1 + token_class, target).
     kinds = [np.ones_like(rows.bytes), *(rows.token_class == at for at in range(N_CLASS))]
     split = added_bits(model, rows, interventions, base=base)[:, None] * np.array(kinds)
-    errors = [[ratio_error(e, rows.bytes, rows.group) for e in each] for each in split]
+    value, error = rows.ratio(split)
     costs = {
-        "": (split.sum(axis=-1) / rows.bytes.sum(), "bits per byte added"),
-        "_standard_error": (np.array(errors, dtype=float), "its paired standard error over groups"),
+        "": (value, "bits per byte added"),
+        "_standard_error": (error, "its paired standard error over groups"),
     }
     data, both = {}, ("intervention", "token_class")
     for end, (values, what) in costs.items():
@@ -264,14 +264,23 @@ class Trial:
         ]
         return together(name, changes)
 
-    def cost(self, target: str, hows: Sequence[How], *, other: "Trial | None" = None) -> xr.Dataset:
-        """Measure what changes to a target cost, or cost more here than in another trial.
+    def cost(
+        self,
+        target: str,
+        hows: Sequence[How],
+        *,
+        against: str = "",
+        other: "Trial | None" = None,
+    ) -> xr.Dataset:
+        """Measure what changes to a target cost, or cost more than elsewhere.
 
         Parameters
         ----------
         target : str
             See `parse`.
         hows : sequence of "mean", "zero" or float
+        against : str, optional
+            Another target; what the same changes to it cost is subtracted, token by token.
         other : Trial, optional
             Its costs are subtracted: token by token where both models are tried on the same
             tokens, else with errors in quadrature. The attr `compared` is then 1.
@@ -282,11 +291,14 @@ class Trial:
             See `intervention_cost`; the factors of scaling are the coordinate `factor`.
         """
         changes, base = [self.parse(target, how) for how in hows], self.base
+        if other is None and against:
+            other = self
         if other is not None:
             pairs = [(getattr(self.rows, e), getattr(other.rows, e)) for e in ("inputs", "targets")]
             if not all(torch.equal(*pair) for pair in pairs):
-                return difference(self.cost(target, hows), other.cost(target, hows))
-            theirs = [losses_under(other.model, other.rows, other.parse(target, e)) for e in hows]
+                return difference(self.cost(target, hows), other.cost(against or target, hows))
+            undone = [other.parse(against or target, how) for how in hows]
+            theirs = [losses_under(other.model, other.rows, change) for change in undone]
             base = base + np.stack(theirs) - other.base
         found = intervention_cost(self.model, self.rows, changes, base=base)
         factor = [np.nan if isinstance(how, str) else how for how in hows]

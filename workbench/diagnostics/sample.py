@@ -16,6 +16,7 @@ from workbench.diagnostics.sweep import Reducer
 from workbench.evaluation import Checkpoints, OpenRun, token_table
 from workbench.folder import InputError
 from workbench.model import Network
+from workbench.result import grouped_ratio
 from workbench.text import IGNORED, Data, Tokenizer, Windows, class_scheme, classify, windows
 
 CACHED = 4096  # positions that interventions are run on
@@ -38,6 +39,16 @@ class Rows:
     group: NDArray[np.int64]  # (target,) targets of one group are one observation
     token_class: NDArray[np.int64]  # (target,) index into TOKEN_CLASSES
     bytes: NDArray[np.float64]  # (target,) bytes each target stands for
+
+    def by_group(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum values (..., target) over the targets of each group, (..., group)."""
+        _, first = np.unique(np.sort(self.group), return_index=True)
+        order = np.argsort(self.group, kind="stable")
+        return np.add.reduceat(values[..., order], first, axis=-1)
+
+    def ratio(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return values (..., target) per byte, and the standard error over groups."""
+        return grouped_ratio(self.by_group(values), self.by_group(self.bytes))
 
     def losses(self, model: Network) -> NDArray[np.float64]:
         """Return the loss of each scored target, (target,) [nat]."""

@@ -5,31 +5,33 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.plots.style import DIVERGING, INK, axis_title, hover, rounded, styled
-from workbench.readings.ablation import ablated_cells
+from workbench.readings.ablation import ablated_cells, alike
 
 MARKS = {"free": "<br>free", "harmful": "<br>harms", "unjudged": "<br>?", "noise": "<br>noise"}
 LEGENDS = (
     "free: within noise and below the floor; harms: better without it; ?: not surely any of these",
     "noise: within twice its standard error",
 )
+ALIKE = "; dotted: not to be told from the framed one"
 
 
 def ablation(ds: xr.Dataset, *, chosen: str = "") -> go.Figure:
     """Draw the cost of every part and head as a cell: brown is dear, blue a gain.
 
     The word in a cell is its verdict; none means needed. Of two runs (`result.difference`) brown
-    costs more in the first, and what twice the error covers is marked ``noise``. Colours follow
-    the cube root of the cost, so that small costs show beside large ones. Clicking a cell sets the
-    control ``target``.
+    costs more in the first, and what twice the error covers is marked ``noise``. The second number
+    is the standard error. Colours follow the cube root of the cost, so that small costs show
+    beside large ones. Clicking a cell sets the control ``target``.
 
     Parameters
     ----------
     ds : Dataset
         Result of the diagnostic of the same name.
     chosen : str
-        Name of a cell to be framed, such as ``visit.1.head.0``.
+        Name of a cell to be framed, such as ``visit.1.head.0``; those whose cost is the same within
+        twice the paired error are dotted.
     """
-    cells = ablated_cells(ds).transpose("visit", "part")
+    cells = ablated_cells(ds).transpose("visit", "part", ...)
     noise = xr.where(abs(cells.cost) <= 2 * cells.cost_standard_error, "noise", "")
     verdict = cells.get("verdict", noise).values
     shade = np.cbrt(cells.cost.values)
@@ -38,7 +40,9 @@ def ablation(ds: xr.Dataset, *, chosen: str = "") -> go.Figure:
     text, facts = (np.empty(shade.shape, dtype=object) for _ in range(2))
     for at in np.ndindex(shade.shape):
         point = cells.isel(visit=at[0], part=at[1])
-        text[at] = f"{round(float(point.cost), 4):.2g}{MARKS.get(verdict[at], '')}"
+        error = float(point.cost_standard_error)
+        spread = f"<br>\u00b1 {error:.1g}" if np.isfinite(error) else ""
+        text[at] = f"{round(float(point.cost), 4):.2g}{spread}{MARKS.get(verdict[at], '')}"
         facts[at] = hover(point, title=places[at[0]][at[1]])
     map_ = go.Heatmap(
         x=cells.part.values.tolist(),
@@ -53,11 +57,14 @@ def ablation(ds: xr.Dataset, *, chosen: str = "") -> go.Figure:
         **{"showscale": False, "xgap": 3, "ygap": 3},
     )
     plain = {"showgrid": False, "zeroline": False, "type": "category"}
-    title = f"{axis_title(ds.cost)}<br>{LEGENDS['compared' in ds.attrs]}"
+    close = alike(cells, chosen).values
+    legend = LEGENDS["compared" in ds.attrs] + (ALIKE if close.any() else "")
+    title = f"{axis_title(ds.cost)}<br>{legend}"
     figure = go.Figure(map_, {"xaxis": plain, "yaxis": plain | {"autorange": "reversed"}})
     corner = {"x": 0, "y": 1, "xref": "paper", "yref": "paper", "yanchor": "bottom"}
     figure.add_annotation(text=title, align="left", showarrow=False, **corner)
-    for row, column in np.argwhere(np.array(places) == chosen).tolist():
-        corners = {"x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5, "y1": row + 0.5}
-        figure.add_shape(**corners, line={"color": INK, "width": 3})
-    return styled(figure, height=160 + 46 * ds.sizes["visit"])
+    for width, dash, cells_framed in ((3, "solid", np.array(places) == chosen), (2, "dot", close)):
+        for row, column in np.argwhere(cells_framed).tolist():
+            corners = {"x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5, "y1": row + 0.5}
+            figure.add_shape(**corners, line={"color": INK, "width": width, "dash": dash})
+    return styled(figure, height=160 + 60 * ds.sizes["visit"])

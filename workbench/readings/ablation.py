@@ -3,6 +3,8 @@
 import numpy as np
 import xarray as xr
 
+from workbench.result import grouped_ratio
+
 CAUTION = "This overstates what a network trained without it would lose."
 NAMED = 2  # free parts that are named, what costs least first
 SEED = "What another seed would change is not in the error."
@@ -10,16 +12,40 @@ SEED = "What another seed would change is not in the error."
 
 def ablated_cells(ds: xr.Dataset) -> xr.Dataset:
     """Join the parts and the heads of `diagnostics.ablation`, each place once, named in `part`."""
-    same = [each for each in ("attention_out", "feedforward_out") if each in ds.part]
+    same = [f"{each}_{end}" for each in ("attention", "feedforward") for end in ("in", "out")]
     names = [str(name) for name, values in ds.data_vars.items() if "head" in values.dims]
     plain = {name: name.removeprefix("head_") for name in names} | {"head": "part"}
     heads = ds[names].rename(plain)
     heads = heads.assign_coords(part=[f"head.{head}" for head in ds["head"].values])
-    parts = ds.drop_vars([*names, "head"]).drop_sel(part=same)
+    parts = ds.drop_vars([*names, "head"]).drop_sel(part=same, errors="ignore")
     return xr.concat([parts, heads], "part", join="outer", combine_attrs="override")
 
 
-def ablation(ds: xr.Dataset) -> str:
+def alike(cells: xr.Dataset, chosen: str) -> xr.DataArray:
+    """Tell which cells cost as much as one of them, within twice the error of their difference.
+
+    Parameters
+    ----------
+    cells : Dataset
+        Of `ablated_cells`.
+    chosen : str
+        Name of a cell, such as ``visit.1.head.0``.
+
+    Returns
+    -------
+    DataArray
+        Dims ``visit, part``; False at the chosen cell, and everywhere if it is none of the cells.
+    """
+    _, visit, part = (*chosen.split(".", 2), "", "")[:3]
+    here = (cells.visit.astype(str) == visit) & (cells.part == part)
+    one = cells.cost_by_group.where(here).sum(["visit", "part"])
+    apart = (cells.cost_by_group - one).transpose("visit", "part", "group")
+    difference, error = grouped_ratio(apart.values, cells.bytes_by_group.values)
+    close = xr.DataArray(abs(difference) <= 2 * error, dims=("visit", "part"))
+    return (close & ~here & here.any()).transpose("visit", "part")
+
+
+def ablation(ds: xr.Dataset, *, chosen: str = "") -> str:
     """Name the dearest and the cheapest block, and count what the network can do without.
 
     Of two runs (`result.difference`) it names the part whose cost differs most.
@@ -28,8 +54,11 @@ def ablation(ds: xr.Dataset) -> str:
     ----------
     ds : Dataset
         Result of the diagnostic of the same name.
+    chosen : str
+        A cell, such as ``visit.1.head.0``: how many others it cannot be told from is said.
     """
-    cells = ablated_cells(ds).stack(at=("part", "visit"))
+    table = ablated_cells(ds)
+    cells = table.stack(at=("part", "visit"))
     names = [f"visit {visit} {part.replace('.', ' ')}" for part, visit in cells.at.values]
     cost, error = cells.cost.values, cells.cost_standard_error.values
     told = [f"{name} ({_pair(*each)})" for name, *each in zip(names, cost, error, strict=True)]
@@ -41,7 +70,7 @@ def ablation(ds: xr.Dataset) -> str:
         at = int(np.nanargmax(abs(cost) * (beyond if beyond.any() else 1)))
         return (
             f"{beyond.sum()}/{measured.sum()} parts and heads cost more in one run than in the "
-            f"other, by twice their error; first less second, most apart is {told[at]}. {SEED}"
+            f"other, by twice their error; most apart is {told[at]}. {SEED}"
         )
     free = cells.verdict.values == "free"
     judged = (
@@ -60,7 +89,11 @@ def ablation(ds: xr.Dataset) -> str:
     if (cells.verdict == "unjudged").all():
         judged = f"no verdict from {ds.attrs['groups']} independent texts or facts"
     dear, cheap = told[cost[:n_block].argmax()], told[cost[:n_block].argmin()]
-    return f"Dearest to replace by its mean is {dear}, cheapest {cheap}; {judged}. {CAUTION}"
+    same, others = int(alike(table, chosen).sum()), measured.sum() - 1
+    beside = f" From {chosen}, {same}/{others} others cannot be told (dotted)." if chosen else ""
+    return (
+        f"Dearest to replace by its mean is {dear}, cheapest {cheap}; {judged}.{beside} {CAUTION}"
+    )
 
 
 def intervention(ds: xr.Dataset) -> str:
@@ -77,10 +110,8 @@ def intervention(ds: xr.Dataset) -> str:
     most = [f"{one.token_class.values[at]} {_pair(cost[at], error[at])}" for at in hurt[:2]]
     whom = f"it falls most on {' and '.join(most)}" if most else "no class pays beyond noise"
     total = _pair(float(one.cost), float(one.cost_standard_error))
-    more, caution = "", CAUTION
-    if "compared" in ds.attrs:
-        more, caution = " more in the first run than in the second", SEED
-    return f"With {one.intervention.item()} the text costs {total}{more}; {whom}. {caution}"
+    more, caution = ("more, ", SEED) if "compared" in ds.attrs else ("", CAUTION)
+    return f"With {one.intervention.item()} the text costs {more}{total}; {whom}. {caution}"
 
 
 def intervention_curve(ds: xr.Dataset) -> str:
@@ -102,7 +133,7 @@ def intervention_curve(ds: xr.Dataset) -> str:
     if not np.isfinite(error):
         return f"Not able to judge: {told}{lost}."
     if "compared" in ds.attrs:
-        return f"Of {ds.cost.size} factors {told} more in the first run, the least{lost}. {SEED}"
+        return f"Of {ds.cost.size} factors {told} more, the least{lost}. {SEED}"
     if cost < -2 * error:
         return f"The trained strength is not the best: {told}{lost}. Try training its scale faster."
     return (
@@ -113,5 +144,5 @@ def intervention_curve(ds: xr.Dataset) -> str:
 def _pair(cost: float, error: float) -> str:
     """Write a cost with its error, and that it is noise where it is."""
     noise = ", noise" if abs(cost) <= 2 * error else ""
-    unsure = f"standard error {error:.1g}" if np.isfinite(error) else "error unknown"
-    return f"{cost:+.2g} bit/byte, {unsure}{noise}"
+    unsure = f"\u00b1 {error:.1g} bit/byte" if np.isfinite(error) else "bit/byte, error unknown"
+    return f"{cost:+.2g} {unsure}{noise}"
