@@ -9,7 +9,15 @@ import torch
 
 from workbench.folder import read_jsonl
 from workbench.model import load_model, state
-from workbench.training import NonFiniteLoss, TrainConfig, next_token_loss, optimizer_config, train
+from workbench.training import (
+    Diverged,
+    NonFiniteLoss,
+    TrainConfig,
+    divergence_guard,
+    next_token_loss,
+    optimizer_config,
+    train,
+)
 
 SHORT = TrainConfig(
     steps=6,
@@ -113,3 +121,33 @@ def test_a_time_budget_stops(start, tiny_data):
     assert run.record()["steps_done"] == len(lines) < 10**6
     kept = sorted(path.name for path in run.checkpoints.iterdir())
     assert 2 <= len(kept) <= 4 and kept[-1] == f"step-{len(lines):06d}.safetensors"
+
+
+@pytest.mark.parametrize("begun", [2.0, 6.9])  # from trained weights, and from none
+def test_a_run_that_comes_apart_is_stopped(begun):
+    guard = divergence_guard(window=5, rise=1.0)
+    for step in range(40):
+        guard({"step": step, "loss": begun + 0.02 * step + (8.0 if step == 1 else 0)})
+    with pytest.raises(Diverged, match=r"step 4\d: .*Lower the learning rate"):
+        for step in range(40, 60):
+            guard({"step": step, "loss": begun + 3.0})
+
+
+def test_spikes_and_slow_rises_pass():
+    guard = divergence_guard(window=5, rise=1.0)
+    for step in range(100):
+        guard({"step": step, "loss": 4.0 + 0.005 * step + (4.0 if step % 20 == 7 else 0)})
+
+
+def test_a_diverged_run_says_so_in_its_record(start, tiny_data):
+    config = replace(SHORT, steps=60, validate_every=0)
+    network, run = start(config)
+
+    def objective(model, inputs, targets):
+        steps = len(read_jsonl(run.metrics))
+        return next_token_loss(model, inputs, targets) + steps / 4 * targets.numel()
+
+    with pytest.raises(Diverged):
+        train(network, tiny_data, config, run, objective=objective)
+    assert run.record()["status"] == "failed" and "Diverged: step 4" in run.record()["reason"]
+    assert len(read_jsonl(run.metrics)) < 60

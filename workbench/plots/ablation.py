@@ -59,7 +59,7 @@ def ablation(ds: xr.Dataset, *, chosen: str = "") -> go.Figure:
     plain = {"showgrid": False, "zeroline": False, "type": "category"}
     close = alike(cells, chosen).values
     legend = LEGENDS["compared" in ds.attrs] + (ALIKE if close.any() else "")
-    title = f"{axis_title(ds.cost)}<br>{legend}"
+    title = f"{axis_title(ds.cost)} \u00b1 one standard error<br>{legend}"
     figure = go.Figure(map_, {"xaxis": plain, "yaxis": plain | {"autorange": "reversed"}})
     corner = {"x": 0, "y": 1, "xref": "paper", "yref": "paper", "yanchor": "bottom"}
     figure.add_annotation(text=title, align="left", showarrow=False, **corner)

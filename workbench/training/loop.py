@@ -16,6 +16,7 @@ from workbench.model import Network, save_model, save_state
 from workbench.text import IGNORED, Data
 from workbench.training.begin import batches
 from workbench.training.config import TrainConfig
+from workbench.training.guard import divergence_guard
 from workbench.training.optimizers import optimizers
 from workbench.training.schedule import multiplier
 
@@ -65,6 +66,8 @@ def train(
     ------
     NonFiniteLoss
         At the first step whose loss or gradient is not finite.
+    Diverged
+        Where the loss has risen well above that of the first steps.
     """
     run.update(status="running", training=asdict(config), environment=environment())
     try:
@@ -91,7 +94,7 @@ def _train(
     objective: Objective,
 ) -> int:
     """Take the steps and return how many they were."""
-    batch_of = batches(data, config)
+    batch_of, guard = batches(data, config), divergence_guard()
     optimizer = optimizers(model, config.optimizer)
     elapsed, tokens, kept = 0.0, 0, 0
     if config.checkpoints:
@@ -124,6 +127,7 @@ def _train(
             line["validation_bits_per_byte"] = _validate(model, data, config)
             _check_finite(model, step, {"validation": line["validation_bits_per_byte"]})
         append_jsonl(run.metrics, line)
+        guard(line)
         if watch is not None:
             watch(line)
         reached = int(min(progress, 1.0) * config.checkpoints + 1e-9)  # 29 / 49 * 49 < 29
