@@ -40,7 +40,7 @@ def divergence_guard(
         first, last = float(np.median(losses[:window])), float(np.median(losses[-window:]))
         if len(losses) >= 2 * window and last > first + rise:
             raise Diverged(
-                f"step {line['step']}: over the last {window} steps the loss is {last:.2f} nat/token, "
+                f"step {line['step']}: over the last {window} steps the loss is {last:.2f} nat, "
                 f"over the first {window} {first:.2f}. Lower the learning rate or clip the "
                 "gradient (optimizer: clip_grad_norm)."
             )
