@@ -1,0 +1,1 @@
+"""Curvature, grids, rounding, range coding and the artifact."""

@@ -1,0 +1,141 @@
+"""GPTQ: round a matrix column by column, and let later columns make up for the error of earlier.
+
+References
+----------
+.. [1] Frantar et al., GPTQ, 2022, https://arxiv.org/abs/2210.17323
+.. [2] Lifar et al., WaterSIC, 2026, https://arxiv.org/abs/2603.04956: a step for each column.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workbench.quantization.curvature import Curvature
+from workbench.quantization.grid import (
+    TINY,
+    Codes,
+    Grid,
+    bounded,
+    integer_grid,
+    power_scale,
+    stored_half,
+)
+
+DAMPING = 0.01  # of the mean of the diagonal
+DEAD = 1e-8  # of the mean of the diagonal: an input below this is never on
+EXACT = 2**24  # codes up to here are whole numbers in float32 too
+FLOOR = 1e-3  # of the mean: least curvature of a row, since a sample may never have met it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factor:
+    """What the order of columns makes of the curvature of their inputs."""
+
+    upper: Tensor  # (C, C) upper Cholesky factor of the damped inverse
+    dead: Tensor  # (C,) bool, inputs that are never on
+    condition: float  # of the damped curvature
+
+    @property
+    def headroom(self) -> float:
+        """What a step for each column gains over one step for all [dB]."""
+        energy = self.upper.diagonal()[~self.dead].square().reciprocal()
+        return float(10 * torch.log10(energy.mean() / energy.log().mean().exp()))
+
+
+def factor(bend: Tensor, *, damping: float = DAMPING) -> Factor:
+    """Factorise the curvature of inputs, (C, C), for rounding in order of the columns.
+
+    Raises
+    ------
+    ValueError
+        If the damped curvature is not positive definite: it is not finite, or not a mean of outer
+        products.
+    """
+    diagonal = bend.diagonal()
+    dead = diagonal <= DEAD * diagonal.mean()
+    damped = bend.double().clone()
+    damped[dead], damped[:, dead] = 0, 0  # before damping, which they must not weaken
+    level = float(diagonal[~dead].mean()) if (~dead).any() else 1.0
+    damped.diagonal().add_(damping * level)
+    damped.diagonal()[dead] = level
+    root, failed = torch.linalg.cholesky_ex(damped)
+    if failed or not torch.isfinite(root).all():
+        raise ValueError("the curvature of the inputs is not positive definite")
+    upper = torch.linalg.cholesky(torch.cholesky_inverse(root), upper=True)
+    return Factor(upper=upper, dead=dead, condition=float(torch.linalg.cond(damped)))
+
+
+def gptq(weight: Tensor, grid: Grid, factors: Factor) -> Codes:
+    """Round (R, C) weights so that the error of what they return, not their own, is small.
+
+    Parameters
+    ----------
+    weight : (R, C) tensor
+    grid : Grid
+        Fixed from the beginning; what drifts beyond its limit saturates.
+    factors : Factor
+        Of `factor`. Weights of dead inputs become zero.
+    """
+    left = weight.double().clone()
+    left[:, factors.dead] = 0
+    steps = grid.steps(weight.shape[1]).double()
+    codes = torch.zeros_like(left)
+    upper = factors.upper
+    for at in range(weight.shape[1]):
+        step = steps[:, at]
+        rounded = torch.where(step > 0, left[:, at] / step.clamp(min=TINY**2), 0).round()
+        codes[:, at] = bounded(rounded, grid)
+        error = (left[:, at] - codes[:, at] * step) / upper[at, at]
+        left[:, at:] -= error[:, None] * upper[at, at:]
+    return Codes(codes=codes.int(), grid=grid)
+
+
+def even_slope_grid(bend: Curvature, factors: Factor, *, step: float) -> Grid:
+    """Give every weight the step at which another bit would buy the same loss everywhere.
+
+    What GPTQ leaves of a step s at row r and column c costs ``s^2 / 24 * output_r / upper_cc^2``
+    [nat/token], so steps in proportion to ``upper_cc / sqrt(output_r)`` cost the same at each
+    weight of each matrix. One number, `step`, then sets the size of the whole model.
+
+    Parameters
+    ----------
+    bend : Curvature
+    factors : Factor
+        Of ``bend.input``.
+    step : float
+        Step in units of the square root of the loss [nat^(1/2)].
+    """
+    rows = bend.output.double()
+    rows = rows + FLOOR * rows.mean().clamp(min=torch.finfo(torch.float64).tiny)
+    return Grid(
+        row_scale=power_scale(step / rows.sqrt())[:, None],
+        column_scale=power_scale(factors.upper.diagonal()),
+        limit=EXACT,
+    )
+
+
+def awq_grid(
+    weight: Tensor, magnitude: Tensor, *, bits: int, power: float, deviations: float | None = None
+) -> Grid:
+    """Scale columns up by the magnitude of their inputs before a grid is laid over each row.
+
+    Parameters
+    ----------
+    weight : (R, C) tensor
+    magnitude : (C,) tensor
+        Of what each column multiplies, measured; the weights' own say nothing of it.
+    bits : int
+    power : float
+        0 changes nothing, 1 follows the magnitude.
+    deviations : float, optional
+        See `integer_grid`.
+
+    References
+    ----------
+    .. [1] Lin et al., AWQ, 2023, https://arxiv.org/abs/2306.00978
+    """
+    up = magnitude.double().clamp(min=1e-12) ** power
+    column = stored_half((up.max() * up.min()).sqrt() / up)
+    inner = integer_grid(weight / column, bits=bits, deviations=deviations)
+    return Grid(row_scale=inner.row_scale, column_scale=column, limit=inner.limit)
