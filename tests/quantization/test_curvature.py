@@ -53,7 +53,7 @@ def test_input_factor_is_the_mean_outer_product(network):
 
 
 def test_output_factor_is_the_mean_squared_gradient(network):
-    """At the last write, a token's gradient depends on its own target alone: take it by autograd."""
+    """At the last write, a token's gradient depends on its own target alone."""
     ids = rows(100)
     found = curvature(network, ids)["blocks.1.mlp.proj.weight"]
     total = torch.zeros(16, dtype=torch.float64)
