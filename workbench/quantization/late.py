@@ -1,0 +1,65 @@
+"""Late quantisation-aware training: the last updates see the weights that will be exported.
+
+The forward pass computes with the values of the exporter's own grid, the gradient passes straight
+through. How much of the quantised values is taken is a tensor, so that a compiled step cannot
+freeze it at what it was when first traced.
+
+References
+----------
+.. [1] Bengio et al., Estimating or Propagating Gradients Through Stochastic Neurons, 2013,
+   https://arxiv.org/abs/1308.3432 (straight-through estimator).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from workbench.quantization.grid import Grid, bounded
+
+Objective = Callable[..., Tensor]
+BEGIN = 0.15  # learning-rate multiplier below which the quantised values are taken
+
+
+@dataclass(frozen=True, kw_only=True)
+class LateQuantization:
+    """What makes the end of a training quantisation-aware: ``objective`` and ``watch`` of `train`.
+
+    Examples
+    --------
+    ``late = LateQuantization(grids=grids)`` and then
+    ``train(..., objective=late.wrap(next_token_loss), watch=late.watch)``.
+    """
+
+    grids: Mapping[str, Grid]  # by parameter, fixed: export with `nearest` on the same
+    begin: float = BEGIN
+    blend: Tensor = field(default_factory=lambda: torch.zeros(()))  # 0: float weights, 1: quantised
+
+    def watch(self, line: Mapping[str, Any]) -> None:
+        """Take the quantised values once the learning rate is low enough."""
+        if line["learning_rate_multiplier"] < self.begin:
+            self.blend.fill_(1.0)
+
+    def wrap(self, objective: Objective) -> Objective:
+        """Return the objective of a model that computes with the blended weights."""
+
+        def quantized(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+            return objective(partial(functional_call, model, self.values(model)), inputs, targets)
+
+        return quantized
+
+    def values(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the blended weights by name; gradients pass through as if nothing was rounded."""
+        named = dict(model.named_parameters())
+        return {name: self._blended(named[name], grid) for name, grid in self.grids.items()}
+
+    def _blended(self, weight: Tensor, grid: Grid) -> Tensor:
+        """Move a weight towards its quantised value by the blend."""
+        steps = grid.steps(weight.shape[1]).to(weight.device)
+        codes = torch.where(steps > 0, weight.detach() / steps.clamp(min=2.0**-24), 0).round()
+        moved = bounded(codes, grid) * steps - weight.detach()
+        return weight + self.blend.to(weight.device) * moved
