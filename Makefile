@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 RUN := .venv/bin/python
 STAMP := .venv/.installed
+BROWSER := .venv/.browser
 NOTEBOOKS := $(wildcard notebooks/*/*.ipynb)
 
 # libgomp threads that spin while they wait slow everything down when cores are shared.
@@ -11,12 +12,12 @@ export OMP_WAIT_POLICY := passive
 export JUPYTER_PLATFORM_DIRS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check notebooks reports bench lab clean force
+.PHONY: help demo test test-browser check notebooks reports bench lab clean force
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 WORLD := -p corpus closed-world -p model '{d_model: 64, output_bias: true}' -p sequence_length 32 \
   -p tokens_per_step 1024 -p micro_batches 1 -p validate_every 8 -p steps 16 -p warmdown_steps 6
@@ -35,6 +36,10 @@ test: export OMP_NUM_THREADS := 1
 test: $(STAMP)  ## every test: library, docstring examples, reports (nbval); with coverage
 	$(RUN) -m pytest -n 2 --dist loadfile --cov --cov-report=term
 	$(RUN) -m pytest --nbval --nbval-current-env reports
+
+test-browser: export OMP_NUM_THREADS := 1
+test-browser: $(BROWSER)  ## the explore notebooks in Chromium; SCREENSHOTS=folder keeps pictures
+	$(RUN) -m pytest tests/browser
 
 check: $(STAMP)  ## ruff (notebooks too), mypy, stripped notebooks, code lines by part
 	$(RUN) -m ruff check .
@@ -97,4 +102,12 @@ endif
 	say "installing workbench itself"; \
 	$(RUN) -m pip install --quiet --no-deps --no-build-isolation --editable .; \
 	say "environment ready"
+	@touch $@
+
+$(BROWSER): requirements-browser.lock $(STAMP)
+	@command -v chromium >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing chromium" && \
+	  apt-get -q update >/dev/null && apt-get -q install -y chromium >/dev/null; } || { \
+	  echo "the browser tests need chromium on the PATH: apt-get install chromium" >&2; exit 1; }
+	$(RUN) -m pip install --quiet --requirement requirements-browser.lock
 	@touch $@

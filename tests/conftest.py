@@ -87,6 +87,17 @@ def tiny_run(tiny_data):
     return run
 
 
+@pytest.fixture(scope="session")
+def tiny_world_run():
+    """Train on the closed world for 6 updates; return the run folder, to be read only."""
+    from tiny_runs import trained
+
+    from workbench.text import open_data
+
+    data = open_data("closed-world")
+    return trained(f"tiny-world-{os.getpid()}", data, steps=6, checkpoints=2, output_bias=True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a GPU where there is none; torch is imported only if something needs it."""
     wanting = [item for item in items if item.get_closest_marker("gpu")]

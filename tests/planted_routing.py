@@ -38,6 +38,24 @@ def records(subjects: dict[str, dict[str, str]] = SUBJECTS) -> dict[str, list[Re
     }
 
 
+def lopsided(profile: str) -> list[Record]:
+    """Ask 27 times for the first answer of a profile and 3 times for the second."""
+    (first, answer), (second, _) = list(SUBJECTS[profile].items())[:2]
+    group = records()[profile]
+    some = [each for each in group if f" {first}" in each.prompt or f" {second}" in each.prompt]
+    more = [
+        Record(
+            id=f"more-{number}",
+            prompt=f"So{' what' * number} of {first} it is",
+            target=f" {answer}",
+            profile=profile,
+            source="statement:more",
+        )
+        for number in range(1, 25)
+    ]
+    return [*some, *more]
+
+
 def tokenizer_of(profiles: dict[str, list[Record]]) -> Tokenizer:
     """Number the words of the profiles, with a few that no record uses."""
     texts = [each.prompt + each.target + "." for group in profiles.values() for each in group]

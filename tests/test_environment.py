@@ -16,11 +16,12 @@ from repository import PROJECT, git
 
 PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([0-9][0-9A-Za-z.]*)")
 TARGETS = {"demo", "test", "check", "notebooks", "reports", "bench", "lab", "clean", "help"}
+TARGETS |= {"test-browser"}
 
 
-def lock_lines() -> list[str]:
-    """Read the lock without its comments."""
-    lines = (PROJECT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+def lock_lines(name: str = "requirements.lock") -> list[str]:
+    """Read a lock without its comments."""
+    lines = (PROJECT / name).read_text(encoding="utf-8").splitlines()
     return [line for line in lines if not line.startswith("#")]
 
 
@@ -53,6 +54,13 @@ def test_lock_has_every_package_asked_for_within_its_range():
         assert asked.specifier, f"{asked.name} has no lower bound"
 
 
+def test_browser_lock_pins_exactly_what_the_other_does_not():
+    matches = [PIN.fullmatch(line) for line in lock_lines("requirements-browser.lock")]
+    assert all(matches)
+    named = [canonicalize_name(each[1]) for each in matches if each]
+    assert "playwright" in named and not set(named) & set(pins())
+
+
 def test_conda_environment_equals_the_lock():
     whole = yaml.safe_load((PROJECT / "environment.yml").read_text(encoding="utf-8"))
     assert whole["name"] == "workbench"
@@ -78,7 +86,7 @@ def test_makefile_has_its_targets_and_help_lists_them():
 def test_ci_runs_the_readme_command():
     script = PROJECT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert "make test" in script.read_text(encoding="utf-8")
+    assert "make test check test-browser" in script.read_text(encoding="utf-8")
 
 
 def test_what_is_made_here_is_ignored():

@@ -129,9 +129,7 @@ def test_routing_audit_does_not_blame_a_model_whose_contexts_cannot_decide():
 
 def test_token_loss_names_the_costly_and_the_dear_class():
     healthy = readings.token_loss(MAKERS["token_loss"]())
-    assert healthy.startswith(
-        "Word start tokens cost most: 0.849 (standard error 0.025) of 1.305 bit/byte"
-    )
+    assert healthy.startswith("Word start tokens cost most: 0.849 +- 0.025 of 1.305 bit/byte")
     assert "no class costs more for how common it is" in healthy
     planted = readings.token_loss(MAKERS["token_loss"](planted=True, error=False))
     assert "the dearest for how common they are is digit" in planted

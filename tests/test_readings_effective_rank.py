@@ -59,16 +59,17 @@ def test_what_is_absent_is_said_and_not_zero():
     assert readings.rank_corners(alone).startswith("Not measured")
     assert "initial" not in readings.rank_evidence(ranks.isel(step=[1]))
     half = readings.rank_evidence(ranks, ablation=ablation)
-    assert "corner" not in half and "block worth least is visit 0" in readings.rank_map(
+    assert "corner" not in half and "Worth least is the block of visit 0" in readings.rank_map(
         half, measure="alpha"
     )
 
 
 def test_map_names_the_lowest_with_its_error_and_the_cheapest_block():
     said = readings.rank_map(evidence(), measure="activation")
-    assert said.startswith("Lowest is block.0.query: 0.30 \u00b1 0.010 in rank of activations")
+    assert said.startswith("Lowest is block.0.query: 0.300 +- 0.010 in rank of activations")
     assert said.endswith(
-        "The block worth least is visit 0: 0.100 \u00b1 0.001 bit/byte without it."
+        "Worth least is the block of visit 0: 0.1000 +- 0.0010 bit/byte without it "
+        "(+- standard error)."
     )
     flat = evidence()
     flat["effective_rank_ratio"][:] = 1.0
@@ -78,14 +79,12 @@ def test_map_names_the_lowest_with_its_error_and_the_cheapest_block():
 def test_two_runs_are_subtracted_with_their_error():
     apart = difference(evidence(), evidence(planted=False))
     said = readings.rank_map(apart, measure="activation")
-    assert said.startswith("Most apart is block.") and "more than twice its error" in said
-    assert "\u00b1 0.014" in said and "another seed" in said
+    assert said.startswith("Most apart is block.") and "more than twice its standard error" in said
+    assert "+- 0.014" in said and "another seed" in said
     corners = readings.rank_corners(apart)
-    assert (
-        corners.startswith("Need differs most at block.1.key: +0.") and "\u00b1 0.0014" in corners
-    )
+    assert corners.startswith("Need differs most at block.1.key: +0.") and "+- 0.0014" in corners
     same = readings.rank_corners(difference(evidence(), evidence()))
-    assert "within twice its error" in same
+    assert "within twice its standard error" in same
 
 
 def test_spectrum_compares_with_chance_and_names_loud_rows():
@@ -111,11 +110,13 @@ def test_heads_names_the_lowest_and_nothing_without_heads():
 def test_truncation_says_cost_bytes_and_the_free_rank():
     ds = truncated()
     said = readings.truncation(ds)
-    assert said.startswith("Embedding at rank 4 adds 0.5000 \u00b1 0.0100 bit/byte, beyond twice")
-    assert "the least of these ranks within it is 8" in said and "3,000 bytes less" in said
+    assert said.startswith(
+        "Embedding at rank 4 adds 0.500 +- 0.010 bit/byte (+- standard error), beyond"
+    )
+    assert "The least rank within it is 8" in said and "3,000 bytes less" in said
     assert "1,000 bytes more" in readings.truncation(ds.assign_attrs(chosen=20))
     ds.cost[:] = 1.0
-    assert "no rank is" in readings.truncation(ds)
+    assert "No rank is" in readings.truncation(ds)
 
 
 def test_embedding_says_which_rows_are_wasted_in_printable_text():

@@ -14,6 +14,7 @@ from workbench.folder import PROJECT, InputError, find_run, runs_root
 
 RAW = argparse.RawDescriptionHelpFormatter
 BAR = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining} {postfix}"
+FORMATS = ("parameter-golf", "huggingface")
 EXPERIMENTS = PROJECT / "notebooks" / "experiments"
 
 EPILOG = """\
@@ -23,6 +24,7 @@ first ten minutes:
   python -m workbench diagnose first               probe it; writes diagnosis.nc
   python -m workbench report first                 one HTML page, to read without a network
   python -m workbench runs                         all runs
+  python -m workbench import final_model.pt --from parameter-golf --name mine
 
 Every run is a folder under data/runs/ with its executed notebook, weights, metrics and results.
 """
@@ -43,7 +45,33 @@ def run(options: argparse.Namespace) -> int:
     except execution.NotebookFailed as error:
         return _fail(str(error), code=2 if error.refused else 1)
     if (done.path / "run.json").exists():
-        _say(f"run {done.name}: {done.record()['status']}, in {done.path}")
+        record = done.record()
+        _say(f"run {done.name}: {record['status']}, in {done.path}")
+        if "imported" in record:
+            _say(record["imported"]["verdict"])
+    return 0
+
+
+def import_(options: argparse.Namespace) -> int:
+    """Make a run of a checkpoint: `run` with the notebook for it."""
+    options.parameter += [("path", options.path), ("format", options.format)]
+    return run(options)
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write the weights of a run for another program; print the files and their bytes."""
+    from workbench import evaluation, model
+
+    opened = evaluation.open_run(options.run)
+    folder = Path(options.output or opened.folder.path / "exports" / options.to)
+    if options.to == "parameter-golf":
+        code = Path(options.code) if options.code else None
+        written = model.write_parameter_golf(opened.model, folder, code=code)
+    else:
+        length, tokenizer = opened.sequence_length, opened.tokenizer
+        model.write_huggingface(opened.model, folder, tokenizer=tokenizer, sequence_length=length)
+        written = {"files": {each.name: each.stat().st_size for each in sorted(folder.iterdir())}}
+    print(json.dumps({"format": options.to, "folder": str(folder), **written}, indent=1))
     return 0
 
 
@@ -209,7 +237,13 @@ def _experiments(verbs: Any) -> None:
     epilog = TRAIN_EPILOG.format(_parameters_cell(notebook))
     train = _verb(verbs, "train", run, about, epilog=epilog)
     train.set_defaults(notebook=str(notebook))
-    for each in (made, train):
+    notebook = EXPERIMENTS / "import.ipynb"
+    about = "make a run of a checkpoint trained elsewhere: run notebooks/experiments/import.ipynb"
+    adopt = _verb(verbs, "import", import_, about, epilog=_parameters_cell(notebook))
+    adopt.add_argument("path", help="weights file, or a Hugging Face folder")
+    adopt.add_argument("--from", dest="format", choices=FORMATS, default="", help="by its name")
+    adopt.set_defaults(notebook=str(notebook))
+    for each in (made, train, adopt):
         each.add_argument("--name", help="name of the run; by default the notebook's and a number")
         each.add_argument("--replace", action="store_true", help="remove a run of that name first")
         each.add_argument(
@@ -246,6 +280,12 @@ def _judgements(verbs: Any) -> None:
     made.add_argument("--top-k", type=int, help="draw among the K most probable only")
     made.add_argument("--seed", type=int, default=0, help="of the draws")
 
+    made = _verb(verbs, "export", export, "write a run's weights for another program")
+    made.add_argument("run", help="name of a run, or its folder")
+    made.add_argument("--to", required=True, choices=FORMATS)
+    made.add_argument("--output", metavar="FOLDER", help="default: exports/FORMAT in the run")
+    made.add_argument("--code", metavar="FILE", help="script that counts towards a submission")
+
 
 def _records(verbs: Any) -> None:
     """Add the verbs that read what runs have left."""
@@ -259,10 +299,9 @@ def _records(verbs: Any) -> None:
     made.add_argument("--format", choices=("text", "json", "csv"), default="text")
 
 
+PARAMETERS = "parameters, with type, default and meaning; set one with -p NAME VALUE:\n{}\n"
 TRAIN_EPILOG = """\
-parameters, with type, default and meaning; set one with -p NAME VALUE:
 {}
-
 examples:
   python -m workbench train --name small -p steps 100 -p corpus path/to/text.txt
   python -m workbench train --name wide -p model '{{d_model: 256, n_head: 8}}'
@@ -274,7 +313,7 @@ def _parameters_cell(notebook: Path) -> str:
     """Return the source of a notebook's parameters cell, indented; it documents itself."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    return "".join(f"  {line}" for line in tagged[0]["source"])
+    return PARAMETERS.format("".join(f"  {line}" for line in tagged[0]["source"]))
 
 
 def main(arguments: list[str] | None = None) -> int:

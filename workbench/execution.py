@@ -309,7 +309,8 @@ def _follow(run: RunFolder, stop: threading.Event, newer_than: int) -> None:
         ended = stop.wait(0.5)
         record = run.path / "run.json"
         if record.exists() and record.stat().st_mtime_ns > newer_than:
-            if watch is None and "training" in (found := read_json(record)):
+            found = {} if watch else read_json(record)
+            if "training" in found and "imported" not in found:
                 training = found["training"]
                 watch = progress(training["steps"], training.get("seconds"), description=run.name)
             if watch is not None and run.metrics.exists():

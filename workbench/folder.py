@@ -89,13 +89,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(
-            path, expected="a JSON file", found="no file", remedy="Check the path or the run name."
-        ) from None
+        remedy = "Check the path or the run name."
+        raise InputError(path, expected="a JSON file", found="no file", remedy=remedy) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(
-            path, expected="valid JSON", found=str(error), remedy="Restore or remove the file."
-        ) from None
+        remedy = "Restore or remove the file."
+        raise InputError(path, expected="valid JSON", found=str(error), remedy=remedy) from None
 
 
 def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
@@ -110,18 +108,15 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     whole = lines[:-1]  # what follows the last newline was never finished
-    found = []
+    values = []
     for number, line in enumerate(whole, start=1):
         try:
-            found.append(json.loads(line))
+            values.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise InputError(
-                path,
-                expected="one JSON object a line",
-                found=f"line {number}: {error}",
-                remedy="Restore the file, or remove that line.",
-            ) from None
-    return found
+            wanted, found = "one JSON object a line", f"line {number}: {error}"
+            remedy = "Restore the file, or remove that line."
+            raise InputError(path, expected=wanted, found=found, remedy=remedy) from None
+    return values
 
 
 def digest(*parts: bytes | str) -> str:
@@ -145,12 +140,9 @@ def nearest(word: str, choices: list[str]) -> str:
 def valid_name(name: str) -> str:
     """Return `name`, or refuse what could leave its folder or confuse a shell."""
     if not NAME_PATTERN.fullmatch(name) or ".." in name:
-        raise InputError(
-            f"name {name!r}",
-            expected="1 to 80 letters, digits, '.', '_' or '-', beginning with a letter or digit",
-            found=repr(name),
-            remedy="Choose another name.",
-        )
+        wanted = "1 to 80 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+        remedy = "Choose another name."
+        raise InputError(f"name {name!r}", expected=wanted, found=repr(name), remedy=remedy)
     return name
 
 
@@ -197,7 +189,10 @@ class RunFolder:
     def weights(self) -> str | None:
         """Return the SHA-256 of the run's weights, or None where it has none yet."""
         path = self.path / "model.safetensors"
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+        if not path.exists():
+            return None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
     def metrics(self) -> Path:
@@ -213,12 +208,9 @@ class RunFolder:
         """Read ``run.json``; a run whose process is gone reads ``crashed`` instead of running."""
         record: dict[str, Any] = read_json(self.path / "run.json")
         if not isinstance(record, dict):
-            raise InputError(
-                self.path / "run.json",
-                expected="a JSON object",
-                found=type(record).__name__,
-                remedy="Restore the file, or remove the run.",
-            )
+            where, found = self.path / "run.json", type(record).__name__
+            remedy = "Restore the file, or remove the run."
+            raise InputError(where, expected="a JSON object", found=found, remedy=remedy)
         if record.get("status") == "running" and not _is_alive(record.get("environment", {})):
             record["status"] = "crashed"
         return record
@@ -255,12 +247,9 @@ def create_run(name: str, *, replace: bool = False, root: Path | None = None) ->
     path = (root or runs_root()) / valid_name(name)
     if path.exists():
         if not replace:
-            raise InputError(
-                path,
-                expected="a run name not yet taken",
-                found="a run of that name",
-                remedy="Choose another name, or pass --replace to remove the old run first.",
-            )
+            wanted, found = "a run name not yet taken", "a run of that name"
+            remedy = "Choose another name, or pass --replace to remove the old run first."
+            raise InputError(path, expected=wanted, found=found, remedy=remedy)
         _discard(path)
     path.mkdir(parents=True)
     run = RunFolder(path)
@@ -271,12 +260,9 @@ def create_run(name: str, *, replace: bool = False, root: Path | None = None) ->
 def _discard(path: Path) -> None:
     """Remove a run by rename first, so that no reader sees half of it."""
     if not (path / "run.json").exists():
-        raise InputError(
-            path,
-            expected="a run folder (with run.json)",
-            found="some other folder",
-            remedy="Only runs are replaced; move this folder away by hand.",
-        )
+        wanted, found = "a run folder (with run.json)", "some other folder"
+        remedy = "Only runs are replaced; move this folder away by hand."
+        raise InputError(path, expected=wanted, found=found, remedy=remedy)
     doomed = Path(tempfile.mkdtemp(dir=path.parent, prefix=".removed-"))
     os.replace(path, doomed / path.name)
     shutil.rmtree(doomed)
@@ -297,10 +283,7 @@ def find_run(name: str | Path, *, root: Path | None = None) -> RunFolder:
     path = base / valid_name(str(name))
     if not (path / "run.json").exists():
         known = sorted(each.parent.name for each in base.glob("*/run.json"))
-        raise InputError(
-            f"run {str(name)!r}",
-            expected=f"a run under {base}",
-            found="none of that name",
-            remedy=nearest(str(name), known) if known else "Train one: python -m workbench train.",
-        )
+        where, wanted, found = f"run {str(name)!r}", f"a run under {base}", "none of that name"
+        remedy = nearest(str(name), known) if known else "Train one: python -m workbench train."
+        raise InputError(where, expected=wanted, found=found, remedy=remedy)
     return RunFolder(path)

@@ -15,6 +15,7 @@ from workbench.folder import InputError, RunFolder, read_jsonl, runs_root
 
 BOUNDS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 COMPARABLE = ("corpus_hash", "protocol", "context")  # numbers mean the same only within these
+EVALUATED = ("bits_per_byte", "standard_error", *COMPARABLE)
 COLUMNS = (
     "name",
     "status",
@@ -48,21 +49,9 @@ def _summary(run: RunFolder) -> dict[str, Any]:
     except InputError:
         return {**dict.fromkeys(COLUMNS), "name": run.name, "status": "unreadable"}
     evaluation = record.get("evaluation") or {}
-    return {
-        "name": run.name,
-        "status": record.get("status"),
-        "parent": record.get("parent"),
-        "bits_per_byte": evaluation.get("bits_per_byte"),
-        "bits_per_byte_quantized": record.get("bits_per_byte_quantized"),
-        "protocol": evaluation.get("protocol"),
-        "artifact_bytes": record.get("artifact_bytes"),
-        "steps": record.get("steps_done"),
-        "seed": record.get("seed"),
-        "standard_error": evaluation.get("standard_error"),
-        "corpus_hash": evaluation.get("corpus_hash"),
-        "context": evaluation.get("context"),
-        "budget": _budget(record),
-    }
+    known = {name: record.get(name) for name in COLUMNS}
+    known |= {name: evaluation.get(name) for name in EVALUATED}
+    return known | {"name": run.name, "steps": record.get("steps_done"), "budget": _budget(record)}
 
 
 def _budget(record: dict[str, Any]) -> str | None:
@@ -75,9 +64,8 @@ def _budget(record: dict[str, Any]) -> str | None:
     extent = f"{training['steps']} steps"
     if training.get("seconds"):
         extent = f"{training['seconds']} s on {training.get('device')} of {host}"
-    return f"{extent}, {training.get('tokens_per_step')} tokens each" + (
-        f", after {origin}" if origin else ""
-    )
+    after = f", after {origin}" if origin else ""
+    return f"{extent}, {training.get('tokens_per_step')} tokens each{after}"
 
 
 def list_checkpoints(root: Path | None = None) -> list[dict[str, Any]]:
@@ -113,10 +101,7 @@ def list_checkpoints(root: Path | None = None) -> list[dict[str, Any]]:
 
 
 def select_checkpoint(
-    constraints: Sequence[str],
-    rank_by: str = "",
-    *,
-    rows: Sequence[dict[str, Any]] | None = None,
+    constraints: Sequence[str], rank_by: str = "", *, rows: Sequence[dict[str, Any]] | None = None
 ) -> dict[str, Any]:
     """Choose a checkpoint: it must satisfy every constraint before it is ranked at all.
 
@@ -159,32 +144,29 @@ def select_checkpoint(
     judged.sort(key=order)
     passing = [row for row in judged if not row["failing"]]
     ranked = [row for row in passing if order(row)[1] < float("inf")]
+    found: dict[str, Any] = {"chosen": None, "rows": judged}
     if not bounds:
-        verdict = "no constraint was given, so nothing is chosen"
-    elif not passing:
-        verdict = f"none of {len(judged)} checkpoints satisfies every constraint"
-    else:
-        verdict = f"{len(passing)} of {len(judged)} checkpoints satisfy every constraint"
-        verdict += "" if ranked else f", none can be ranked by {rank_by!r}"
-    if bounds and passing:
-        mixed, note = _mixed(passing)
-        verdict, ranked = verdict + note, [] if mixed else ranked
-    return {"chosen": ranked[0] if bounds and ranked else None, "verdict": verdict, "rows": judged}
+        return found | {"verdict": "no constraint was given, so nothing is chosen"}
+    if not passing:
+        return found | {"verdict": f"none of {len(judged)} checkpoints satisfies every constraint"}
+    mixed, note = _mixed(passing)
+    unranked = "" if ranked else f", none can be ranked by {rank_by!r}"
+    verdict = (
+        f"{len(passing)} of {len(judged)} checkpoints satisfy every constraint{unranked}{note}"
+    )
+    return found | {"chosen": ranked[0] if ranked and not mixed else None, "verdict": verdict}
 
 
 def _mixed(rows: list[dict[str, Any]]) -> tuple[bool, str]:
     """Tell whether rows must not be ranked together, and what there is to say of that."""
-    groups: dict[tuple[Any, ...], set[str]] = {}
+    groups: dict[tuple[str, Any], set[str]] = {}
     for row in rows:
         # Of what was never evaluated nothing is known: it is like itself alone.
         alone = row.get("run") if row.get("corpus_hash") is None else None
-        key = (*(row.get(name) for name in COMPARABLE), alone)
-        groups.setdefault(key, set()).add(str(row.get("run")))
+        groups.setdefault((_setting(row), alone), set()).add(str(row.get("run")))
     if len(groups) > 1:
         told = "; ".join(
-            f"corpus {str(corpus)[:12]}, protocol {protocol}, context {context}: "
-            f"{', '.join(sorted(names))}"
-            for (corpus, protocol, context, _), names in groups.items()
+            f"{setting}: {', '.join(sorted(names))}" for (setting, _), names in groups.items()
         )
         first = sorted(next(iter(groups.values())))
         return True, (
@@ -201,18 +183,21 @@ def _mixed(rows: list[dict[str, Any]]) -> tuple[bool, str]:
     )
 
 
+def _setting(row: dict[str, Any]) -> str:
+    """Say on what a row was evaluated."""
+    corpus, protocol, context = (row.get(name) for name in COMPARABLE)
+    return f"corpus {str(corpus)[:12]}, protocol {protocol}, context {context}"
+
+
 def _bound(text: str) -> Callable[[dict[str, Any]], bool]:
     """Read a constraint as a test of a row."""
     try:
         name, sign, limit = text.split()
         test, number = BOUNDS[sign], float(limit)
     except (ValueError, KeyError):
-        raise InputError(
-            "constraint",
-            expected=f"a name, one of {' '.join(BOUNDS)}, and a number",
-            found=repr(text),
-            remedy="Write for instance 'bits_per_byte <= 2.1'.",
-        ) from None
+        wanted = f"a name, one of {' '.join(BOUNDS)}, and a number"
+        remedy = "Write for instance 'bits_per_byte <= 2.1'."
+        raise InputError("constraint", expected=wanted, found=repr(text), remedy=remedy) from None
     return lambda row: row.get(name) is not None and bool(test(row[name], number))
 
 
@@ -243,13 +228,10 @@ def to_text(rows: list[dict[str, Any]]) -> str:
 
 def to_leaderboard(rows: list[dict[str, Any]]) -> str:
     """Lay out each comparable group under a line that says what its runs share."""
-    parts = []
-    for group in leaderboard(rows):
-        first = group[0]
-        parts.append(
-            f"corpus {str(first['corpus_hash'])[:12]}, protocol {first['protocol']}, "
-            f"context {first['context']}, budget {first['budget']}:\n{to_text(group)}"
-        )
+    parts = [
+        f"{_setting(group[0])}, budget {group[0]['budget']}:\n{to_text(group)}"
+        for group in leaderboard(rows)
+    ]
     return "\n\n".join(parts) or "no evaluated runs yet"
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from tiny_runs import trained
 
 from workbench import result
 from workbench.diagnostics import diagnose, diagnostics, sample, save_diagnosis, token_loss
@@ -15,10 +16,8 @@ from workbench.evaluation import bits_per_byte, open_run, token_table
 from workbench.folder import InputError
 from workbench.model import load_model, new_network, preset, save_model
 from workbench.text import TOKEN_CLASSES, open_data
-from workbench.training import begin, train, train_config
 
 ON_TEXT = [name for name in diagnostics() if name != "routing_audit"]
-SHAPE = {"n_layer": 2, "n_head": 2, "n_kv_head": 1, "d_model": 16}
 
 
 @pytest.fixture(scope="module")
@@ -31,21 +30,7 @@ def on_text(tiny_run):
 @pytest.fixture(scope="module")
 def on_world():
     """A run on the closed world: two updates, no value residual, no kept checkpoints."""
-    data = open_data("closed-world")
-    shape = {**SHAPE, "vocab_size": data.tokenizer.vocab_size, "value_residual": None}
-    model = new_network(preset("demo", **shape), seed=0)
-    config = train_config(
-        optimizer={},
-        device="cpu",
-        steps=2,
-        tokens_per_step=256,
-        sequence_length=32,
-        micro_batches=1,
-        warmdown_steps=1,
-        checkpoints=0,
-    )
-    folder = begin("diagnosed-world", model, data, config)
-    train(model, data, config, folder)
+    folder = trained("diagnosed-world", open_data("closed-world"), steps=2, value_residual=None)
     run = open_run(folder.path)
     return run, diagnose(run)
 
@@ -193,7 +178,7 @@ def test_what_cannot_be_measured_is_refused_with_the_reason(which, only, words, 
 
 def test_one_block_has_no_earlier_value(on_text):
     run, _ = on_text
-    shape = {**SHAPE, "n_layer": 1, "vocab_size": 257}
+    shape = {"n_layer": 1, "n_head": 2, "n_kv_head": 1, "d_model": 16, "vocab_size": 257}
     single = dataclasses.replace(run, model=new_network(preset("demo", **shape), seed=0).eval())
     with pytest.raises(InputError, match="no earlier value"):
         diagnose(single, only=["value_residual"])

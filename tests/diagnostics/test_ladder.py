@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from planted_routing import SUBJECTS, Planted, records, tokenizer_of
+from planted_routing import SUBJECTS, Planted, lopsided, records, tokenizer_of
 
 from workbench.diagnostics.ladder import QUESTIONS, ladder
 from workbench.diagnostics.routing_audit import routing_audit
@@ -35,23 +35,6 @@ def unreachable():
     with torch.no_grad():
         model.head_weight[at[0]] = model.head_weight[at[1:]].mean(dim=0)
     return model
-
-
-def lopsided(profile):
-    """Ask 27 times for the first answer and 3 times for the second, each prompt once."""
-    (first, answer), (second, _) = list(SUBJECTS[profile].items())[:2]
-    group = [e for e in PROFILES[profile] if f" {first}" in e.prompt or f" {second}" in e.prompt]
-    more = [
-        Record(
-            id=f"more-{number}",
-            prompt=f"So{' what' * number} of {first} it is",
-            target=f" {answer}",
-            profile=profile,
-            source="statement:more",
-        )
-        for number in range(1, 25)
-    ]
-    return [*group, *more]
 
 
 def test_a_healthy_model_climbs_every_rung():

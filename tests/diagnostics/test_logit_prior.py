@@ -136,7 +136,7 @@ def test_verdicts_by_asking_who_wins_without_each_part():
     rng = np.random.default_rng(5)
     weight, bias, mu = rng.normal(size=(7, 4)), rng.normal(size=7), 1.5 * rng.normal(size=4)
     hidden = mu + rng.normal(size=(300, 4))
-    head = Head(weight=weight, bias=bias, has_bias=True)
+    head = Head(weight=weight, bias=bias)
     scores = head.scores(hidden)
     winner = scores.argmax(axis=1)
     found = verdicts(scores, head, mu=mu, winner=winner, place=piece_order(list("abcdefg")))
@@ -160,7 +160,7 @@ def test_verdicts_by_asking_who_wins_without_each_part():
 
 def test_margins_by_loop():
     rng = np.random.default_rng(6)
-    head = Head(weight=rng.normal(size=(5, 3)), bias=rng.normal(size=5), has_bias=True)
+    head = Head(weight=rng.normal(size=(5, 3)), bias=rng.normal(size=5))
     hidden, mu = rng.normal(size=(8, 3)), rng.normal(size=3)
     winner, rival = rng.integers(0, 5, 8), rng.integers(0, 5, 8)
     found = margin_split(hidden, head, mu=mu, winner=winner, rival=rival)

@@ -8,11 +8,8 @@ from workbench.diagnostics.reachable import LEAD, reachable
 
 def head(weight, bias=None):
     weight = np.asarray(weight, dtype=float)
-    has_bias = bias is not None
     return Head(
-        weight=weight,
-        bias=np.asarray(bias, dtype=float) if has_bias else np.zeros(len(weight)),
-        has_bias=has_bias,
+        weight=weight, bias=np.zeros(len(weight)) if bias is None else np.asarray(bias, float)
     )
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from planted_routing import SUBJECTS, Planted, records, tokenizer_of
+from planted_routing import SUBJECTS, Planted, lopsided, records, tokenizer_of
 
 from workbench.diagnostics.coverage import coverage_history
 from workbench.diagnostics.routing_audit import audit_checkpoints, routing_audit
@@ -37,24 +37,6 @@ def flags(dataset):
         }.items()
         if bool(stands)
     }
-
-
-def lopsided(profile):
-    """Ask 27 times for the first answer and 3 times for the second, each prompt once."""
-    first, second = list(SUBJECTS[profile].items())[:2]
-    group = [each for each in PROFILES[profile] if f" {first[0]}" in each.prompt]
-    group += [each for each in PROFILES[profile] if f" {second[0]}" in each.prompt]
-    more = [
-        Record(
-            id=f"more-{number}",
-            prompt=f"So{' what' * number} of {first[0]} it is",
-            target=f" {first[1]}",
-            profile=profile,
-            source="statement:more",
-        )
-        for number in range(1, 25)
-    ]
-    return [*group, *more]
 
 
 def test_a_healthy_model_raises_no_flag():
@@ -253,6 +235,6 @@ def test_a_real_network_on_the_closed_world():
     found = routing_audit(network, world.profiles, tokenizer, context_length=32)
     assert found.context_gate_passed.all() and found.records.values.sum() == 480
     assert (found.accuracy < 0.3).all() and found.attrs["gate_passed"] == 0
-    again = routing_audit(network, world.profiles, tokenizer, context_length=32, batch=7)
+    again = routing_audit(network, world.profiles, tokenizer, context_length=32)
     assert (again.root_cause == found.root_cause).all()
     np.testing.assert_allclose(again.separation, found.separation, rtol=1e-6)

@@ -17,7 +17,7 @@ PLACE = piece_order(list("abcdefgh"))
 
 def risk(bias, *, dominant=0, target=(4, 5), share=1.0):
     return escape_risk(
-        None if bias is None else np.array(bias, dtype=float),
+        np.array(bias, dtype=float),
         dominant=dominant,
         target=np.array(target),
         place=PLACE,
@@ -33,7 +33,6 @@ def risk(bias, *, dominant=0, target=(4, 5), share=1.0):
         ([3, 5, 4, 3.5, 0, 0, 0, 0], 0, "low"),
         ([3, 0, 0, 0, 4, 4, 0, 0], 0, "medium"),
         ([0, 0, 0, 0, 0, 0, 0, 0], 7, "low"),
-        (None, 0, "low"),
     ],
 )
 def test_escape_risk_by_rank_and_by_the_targets_biases(bias, dominant, expected):

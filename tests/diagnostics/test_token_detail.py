@@ -15,7 +15,8 @@ from workbench.diagnostics import (
 from workbench.diagnostics.calibration import BINS
 from workbench.diagnostics.position_loss import FIRST
 from workbench.evaluation import bits_per_byte, token_table
-from workbench.text import TOKEN_CLASSES
+from workbench.result import grouped_ratio
+from workbench.text import TOKEN_CLASSES, byte_tokenizer
 
 
 def test_cells_of_any_crossing_are_a_group_by_and_sum_to_the_whole():
@@ -135,6 +136,37 @@ def test_confusions_rank_pairs_by_bits(tiny, tiny_data):
     assert set(spaces.target.values) == {pieces[ord(" ")]}
     right = tiny.assign(rank=tiny["rank"] * 0 + 1)
     assert confusions(right, tiny_data.tokenizer).sizes["pair"] == 0
+
+
+def test_confusions_of_two_runs_are_the_difference_pair_by_pair():
+    one, two = make_table(seed=0), make_table(seed=0)
+    two["top1"].values[::3] = 7  # predicts otherwise ...
+    two["rank"].values[::3] = 2
+    two["nll"].values[:] *= 1.1  # ... and pays more
+    tokenizer = byte_tokenizer()
+    found = confusions(one, tokenizer, against=two, most=9)
+    sums = {}
+    for sign, frame in ((1, frame_of(one)), (-1, frame_of(two))):
+        for row in frame[frame["rank"] > 1].itertuples():
+            cell = sums.setdefault((row.id, row.top1), {})
+            cell[row.group] = cell.get(row.group, 0) + sign * row.nll
+    dearest = sorted(sums, key=lambda pair: -abs(sum(sums[pair].values())))[:9]
+    frame, pieces = frame_of(one), [chr(at) for at in range(60)]
+    size = frame.groupby("group").bytes.sum()
+    for at, (target, winner) in enumerate(dearest):
+        here, cell = found.isel(pair=at), sums[target, winner]
+        assert (here.target.item(), here.winner.item()) == (pieces[target], pieces[winner])
+        bits = np.array([cell.get(each, 0.0) for each in size.index]) / np.log(2)
+        value, error = grouped_ratio(bits, size.to_numpy(dtype=float))
+        assert float(here.contribution) == pytest.approx(value)
+        assert float(here.contribution_standard_error) == pytest.approx(error)
+        counts = [
+            int(((each.id == target) & (each.top1 == winner) & (each["rank"] > 1)).sum())
+            for each in (one, two)
+        ]
+        assert [int(here.tokens), int(here.other_tokens)] == counts
+    same = confusions(one, tokenizer, against=one)
+    assert float(np.abs(same.contribution).max()) < 1e-12, "a run does not differ from itself"
 
 
 def test_annotation_tells_neighbours_and_sentences(tiny, tiny_data):

@@ -56,7 +56,9 @@ def test_a_planted_gain_pays_and_noise_does_not(pair):
     found = token_difference(one, shifted(two, 3.0, spaces))
     said = readings.token_loss(found)
     assert "it pays on this text, not able to judge by seed (no seeds)" in said
-    assert "Most by whitespace" in said
+    assert "Most by whitespace" in said and said.startswith("The first run differs from the other")
+    named = readings.token_loss(token_difference(one, two, names=("new", "old")))
+    assert named.startswith("new differs from old by ")
     worse = token_difference(two, one)
     assert "it does not pay" in readings.token_loss(worse)
     unsure = token_difference(one, two, seeds=[[2.0, 4.0, 3.0], [3.0], [1.0, 3.0]])

@@ -60,10 +60,19 @@ def test_a_slider_cuts_the_matrix_and_marks_the_chosen_rank(panel):
     panel.controls["matrix"].value = "block.1.value"
     panel.controls["keep"].value = 3
     view = panel.views[-1]
-    assert view.plot == "truncation" and view.data.setting.values.tolist() == [2, 3, 4]
-    assert list(view.figure.data[0].marker.size) == [7, 14, 7]
+    usual = round(float(panel.views[3].data.effective_rank.isel(step=-1)))
+    assert view.plot == "truncation" and usual in view.data.setting
+    assert view.data.setting.values.tolist() == sorted({2, 3, 4, usual})
+    assert list(view.figure.data[0].marker.size)[:3] == [7, 14, 7]
+    assert f"effective: {usual}" in panel.controls["keep"].description
     panel.controls["keep"].value = 16
     assert panel.table.attrs["chosen"] == 8, "no more than the matrix has"
+    assert set(panel.table.setting.values) == {2, 3, 4, usual, 8}, "what was tried stays"
+    panel.controls["matrix"].value = "block.0.value"
+    rank = int(panel.controls["keep"].value)
+    assert (
+        rank == panel.table.attrs["chosen"] == round(float(panel.views[3].data.effective_rank[-1]))
+    )
     assert "truncation" in panel.code() and "rank_evidence" in panel.code()
     panel.controls["keep"].value = 0
     assert len(panel.views) == 4
@@ -101,6 +110,9 @@ def test_two_runs_are_subtracted_first(run):
     assert panel.views[0].data.attrs["compared"] == 1
     assert np.nanmax(np.abs(panel.views[0].data.cost)) == 0
     assert "another seed" in panel.views[1].sentence
+    panel.controls["keep"].value = 3
+    for view in panel.views[2:]:
+        assert view.data.sizes["run"] == 2 and view.sentence.count(f"{run.name}: ") == 2
 
 
 def test_a_diagnosis_from_before_spectra_were_kept_is_made_anew(run, monkeypatch):

@@ -11,6 +11,7 @@ from workbench.diagnostics import diagnose, save_diagnosis, what_to_mend
 from workbench.evaluation import open_run
 from workbench.folder import InputError, find_run
 from workbench.model import new_network, preset
+from workbench.plots.by_run import by_run
 from workbench.text import IGNORED
 from workbench.training import begin, train, train_config
 
@@ -55,7 +56,7 @@ def test_panel_opens_on_the_saved_margins_and_a_decision(panel, names):
     saved = explore.Subject(names[0]).group("logit_prior")
     np.testing.assert_array_equal(margins.data.margin, saved.margin)
     assert decision.data.attrs["decision"] in decision.sentence.lower()
-    assert decision.sentence.startswith(f"{names[0]}: ")
+    assert decision.data.attrs["failed"] == int((~saved.correct).sum())
 
 
 def test_a_click_on_a_row_chooses_its_failed_predictions(panel):
@@ -122,7 +123,7 @@ def test_tokens_of_another_panel_are_handed_over(names):
     sample = explore.Subject(names[0]).sample
     offsets = sample.cut.offsets[sample.cut.targets != IGNORED][:20]
     panel = explore.logit_prior(names[0], tokens=offsets)
-    panel.controls["chosen"].value = "handed over"
+    assert panel.selection["chosen"] == "handed over"
     found = panel.views[0].data
     np.testing.assert_array_equal(found.target_id, sample.data.validation.ids[offsets])
 
@@ -135,9 +136,21 @@ def test_two_runs_are_compared_on_the_same_records(names):
         expected = float((pair[0][part] - pair[1][part]).mean())
         assert float(margins.data["mean"].sel(component=part)) == pytest.approx(expected)
     assert margins.data.attrs["compared"] == 1 and "same predictions" in margins.sentence
-    assert decision.sentence.startswith(names[0])
+    assert decision.data.run.values.tolist() == list(names)
+    assert all(f"{name}: " in decision.sentence for name in names)
     panel.controls["show"].value = names[1]
     np.testing.assert_array_equal(panel.views[0].data.margin, pair[1].margin)
+
+
+@pytest.mark.parametrize("detail", ["decision", "what if", "components", "frequency", "logit lens"])
+def test_every_detail_shows_both_runs_as_each_is_alone(names, detail):
+    both = explore.logit_prior(*names)
+    both.controls["detail"].value = detail
+    for name, (label, found) in zip(names, by_run(both.table), strict=True):
+        one = both.look(show=name)[1].data
+        assert label == name and len(both.views[1].figure.data) > 1
+        for variable in one.drop_dims("record", errors="ignore").data_vars:
+            np.testing.assert_array_equal(found[variable].values, one[variable].values)
 
 
 def test_a_closed_world_with_a_planted_bias_is_mended_at_the_bias(names):
@@ -149,7 +162,7 @@ def test_a_closed_world_with_a_planted_bias_is_mended_at_the_bias(names):
     save_diagnosis(opened, diagnose(opened, only=["logit_prior", "damping"]))
     panel = explore.logit_prior(name)
     assert panel.views[1].data.attrs["decision"] == "bias"
-    assert panel.views[1].sentence.startswith(f"{name}: Mend the bias.")
+    assert panel.views[1].sentence.startswith("Mend the bias.")
     shutil.rmtree(find_run(name).path)
     healthy = what_to_mend(before["logit_prior"], before["damping"])
     assert healthy.attrs["decision"] != "bias"

@@ -10,9 +10,6 @@ from repository import PROJECT
 
 from workbench.evaluation import evaluate, open_run, save_evaluation
 from workbench.execution import run_notebook
-from workbench.model import new_network, preset
-from workbench.text import open_data
-from workbench.training import begin, train, train_config
 
 PAGES = sorted((PROJECT / "notebooks" / "explore").glob("*.ipynb"))
 WORLDLY = ("routing_audit", "logit_prior", "start_here", "intervention", "effective_rank")
@@ -20,30 +17,16 @@ OUTSIDE = ("cdn.", "https://cdn", "unpkg", "jsdelivr")
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_run, tmp_path_factory):
+def runs(tiny_run, tiny_world_run, tmp_path_factory):
     """A data folder with two runs on text and one on the closed world."""
     root = tmp_path_factory.mktemp("pages")
     for name in ("one", "two"):
         folder = shutil.copytree(tiny_run.path, root / "runs" / name)
         run = open_run(folder)
         save_evaluation(run, *evaluate(run))
+    shutil.copytree(tiny_world_run.path, root / "runs" / "world")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBENCH_DATA", str(root))
-        data = open_data("closed-world")
-        shape = {"n_layer": 2, "n_head": 2, "n_kv_head": 1, "d_model": 16, "output_bias": True}
-        shape["vocab_size"] = data.tokenizer.vocab_size
-        config = train_config(
-            optimizer={},
-            device="cpu",
-            steps=2,
-            tokens_per_step=256,
-            sequence_length=32,
-            micro_batches=1,
-            warmdown_steps=1,
-            checkpoints=2,
-        )
-        model = new_network(preset("demo", **shape), seed=0)
-        train(model, data, config, begin("world", model, data, config))
         yield root
 
 

@@ -2,36 +2,22 @@
 
 import shutil
 
+import numpy as np
 import pytest
 
 from workbench import explore
 from workbench.diagnostics import diagnose, save_diagnosis
 from workbench.evaluation import open_run
 from workbench.folder import InputError
-from workbench.model import new_network, preset
-from workbench.text import open_data
-from workbench.training import begin, train, train_config
 
 
 @pytest.fixture(scope="module")
-def world_run():
-    """Train a network on the closed world for a few updates and audit it."""
-    data = open_data("closed-world", vocab_size=512)
-    config = train_config(
-        optimizer={},
-        device="cpu",
-        steps=6,
-        tokens_per_step=128,
-        sequence_length=32,
-        warmdown_steps=2,
-        checkpoints=2,
-    )
-    network = new_network(preset("demo", n_layer=2, d_model=16, vocab_size=512), seed=0)
-    run = begin("routed", network, data, config, replace=True)
-    train(network, data, config, run)
-    opened = open_run(run.path)
+def world_run(tiny_world_run):
+    """A run on the closed world with its audit."""
+    copy = tiny_world_run.path.with_name("routed")
+    opened = open_run(shutil.copytree(tiny_world_run.path, copy, dirs_exist_ok=True))
     save_diagnosis(opened, diagnose(opened, only=["routing_audit"]))
-    return run
+    return opened.folder
 
 
 @pytest.fixture
@@ -83,6 +69,16 @@ def test_two_runs_begin_with_their_difference(world_run):
     first = both.views[0]
     assert first.data.attrs["compared"] == 1 and (first.data.accuracy == 0).all()
     assert "within twice its standard error" in first.sentence
+    both.controls["cell"].value = both.controls["cell"].options[1]
+    shown = [view.plot for view in both.views]
+    each = ["profile_targets", "checkpoints", "routing_records"]
+    assert shown == ["routing_audit", *np.repeat(each, 2), "components"], "every view of either run"
+    for at in (1, 3, 5):
+        names = [view.sentence.split(":")[0] for view in both.views[at : at + 2]]
+        assert names == [world_run.name, copy.name]
+    assert both.views[-1].data.attrs["compared"] == 1 and both.views[-1].data["mean"].sum() == 0
+    both.controls["show"].value = copy.name
+    assert len(both.views) == 5
 
 
 def test_a_run_on_text_says_what_to_pass_and_takes_a_table(tiny_run, tmp_path):

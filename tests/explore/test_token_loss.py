@@ -1,8 +1,10 @@
 """The panel of losses: from class to token, and two runs, without a browser."""
 
 import shutil
+import time
 
 import pytest
+import torch
 
 from workbench import diagnostics, evaluation, explore
 from workbench.folder import runs_root
@@ -37,10 +39,46 @@ def test_it_goes_from_a_class_to_the_tokens_mistaken_alike(diagnosed):
     panel.controls["token"].value = 31
     ids = evaluation.open_run(diagnosed[0]).data.validation.ids
     table = panel.table
-    assert int(table.offset[0]) == 31 and len(panel.views) == 4
+    assert int(table.offset[0]) == 31 and len(panel.views) == 6
     assert set(ids[table.offset]) == {ids[31]} and len(set(table.top1.values)) == 1
     panel.controls["token"].value = 0
-    assert len(panel.views) == 3
+    assert len(panel.views) == 3 and panel.views[2].sentence.endswith("why it was predicted.")
+
+
+def click(panel, at, point):
+    """Click a cell of the first clickable trace of a view."""
+    trace = next(each for each in panel._figures[at].data if each.meta)
+    panel._clicked(trace, type("Points", (), {"point_inds": [point]}), None)
+
+
+def test_a_click_on_a_token_says_why_it_was_predicted_and_hands_it_over(diagnosed):
+    panel = explore.token_loss(diagnosed[0])
+    offset = int(panel.table.offset[3])
+    click(panel, 2, (0, 3))
+    assert panel.selection["token"] == offset
+    why, inside = panel.views[3:5]
+    assert "Click a token" not in panel.views[2].sentence
+    states = diagnostics.chosen_states(
+        sample := diagnostics.sample(evaluation.open_run(diagnosed[0])), offsets=[offset]
+    )
+    own = diagnostics.explain_chosen(sample, states).isel(record=0)
+    for part in ("bias", "prior", "context"):
+        assert float(why.data["mean"].sel(component=part)) == pytest.approx(float(own[part]))
+    logits = sample.model(torch.tensor([states.contexts[0]]))[0, -1].detach()
+    uncapped = sample.model.config.softcap * torch.atanh(logits / sample.model.config.softcap)
+    margin = float(uncapped[int(own.winner_id)] - uncapped[int(own.rival_id)])
+    assert float(why.data["mean"].sum()) == pytest.approx(margin, abs=1e-3)
+    assert f"{margin:+.2f} nat" in why.sentence
+    assert float(inside.data["mean"].sum()) == pytest.approx(margin, abs=1e-3)
+    assert len(inside.figure.data[0].y) <= 14, "the largest parts, the others, the margin"
+    began = time.perf_counter()
+    click(panel, 2, (0, 5))
+    assert time.perf_counter() - began < 1 and panel.views[3].sentence != why.sentence
+    handed = explore.logit_prior(diagnosed[0], tokens=panel.table)
+    assert handed.controls["chosen"].value == "handed over"
+    assert handed.views[0].data.sizes["record"] == panel.table.sizes["token"]
+    panel.controls["token"].value = 10**8
+    assert len(panel.views) == 3, "no such token"
 
 
 @pytest.mark.parametrize("detail", ["confusions", "deciles", "calibration", "position_loss"])
@@ -75,10 +113,20 @@ def test_two_runs_differ_by_class_and_text(diagnosed):
     change = scores[0].bits_per_byte - scores[1].bits_per_byte
     assert float(first.data.excess.sum()) == pytest.approx(change)
     assert "it pays" in first.sentence and "by seed unknown" in first.sentence
-    assert "the other run" in panel.table.attrs["reference"]
-    assert panel.views[1].sentence.startswith(f"{last} alone"), "pairs are of one run"
+    assert panel.table.attrs["reference"] == early
+    assert first.sentence.startswith(f"{last} differs from {early} by -")
+    assert panel.views[1].sentence.startswith(f"{last} less {early}: Most apart where")
+    for detail in ("calibration", "position_loss"):
+        panel.controls["detail"].value = detail
+        assert panel.views[1].data.run.values.tolist() == [last, early]
+        assert all(f"{name}: " in panel.views[1].sentence for name in diagnosed)
     panel.controls["detail"].value = "deciles"
-    assert "alone" not in panel.views[1].sentence
+    assert "Most apart in" in panel.views[1].sentence
+    panel.controls["token"].value = 31
+    for view in panel.views[3:5]:
+        assert view.data.run.values.tolist() == [last, early]
+        assert [bars.name for bars in view.figure.data] == [last, early]
+    panel.controls["token"].value = 0
     panel.controls["show"].value = early
     assert "counting" in panel.table.attrs["reference"]
     assert panel.views[0].sentence != first.sentence

@@ -64,6 +64,11 @@ def test_two_runs_show_their_difference_first(runs):
         assert view.data.attrs["compared"] == 1 and "result.difference" in view.code
         assert "within twice" in view.sentence, "a run does not differ from its copy"
     np.testing.assert_allclose(panel.views[0].data.contribution[:, 1:], 0)
+    panel.controls["visit"].value = 1
+    curves = panel.views[-1]
+    assert curves.data.run.values.tolist() == ["one", "two"]
+    assert "one: Visit 1" in curves.sentence and "two: Visit 1" in curves.sentence
+    panel.controls["visit"].value = 0
     panel.controls["show"].value = "two"
     assert panel.views[0].code == "explore.Subject('two').group('value_residual')"
 

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.folder import InputError
-from workbench.model import PRESETS, ModelConfig, ValueResidualConfig, from_json, preset, to_json
+from workbench.model import (
+    PRESETS,
+    ModelConfig,
+    RopeScaling,
+    ValueResidualConfig,
+    from_json,
+    preset,
+    to_json,
+)
 
 SHAPES = {"n_head": 4, "n_kv_head": 2, "d_model": 16, "vocab_size": 32}
 
@@ -34,6 +42,15 @@ def test_baseline_is_the_official_table():
         "softcap": 30.0,
         "output_bias": False,
         "value_residual": None,
+        "head_width": None,
+        "feedforward_width": None,
+        "feedforward": "relu2",
+        "norm_eps": None,
+        "query_key": "gained",
+        "attention_bias": False,
+        "stream": "mixed",
+        "rope_direction": -1,
+        "rope_scaling": None,
     }
     assert PRESETS["demo"].value_residual == ValueResidualConfig()
 
@@ -68,11 +85,52 @@ def test_a_configuration_does_not_change():
         ({"softcap": float("nan")}, "softcap"),
         ({"softcap": float("inf")}, "softcap"),
         ({"rope_base": -1.0}, "rope_base"),
+        ({"head_width": 7}, "d_head 7 must be even"),
+        ({"head_width": 0}, "head_width"),
+        ({"feedforward_width": 2.5}, "feedforward_width"),
+        ({"norm_eps": 0.0}, "norm_eps"),
+        ({"norm_eps": "1e-6"}, "norm_eps"),
+        ({"feedforward": "gelu"}, "feedforward must be one of"),
+        ({"stream": "mix"}, "stream must be one of"),
+        ({"rope_direction": 0}, "rope_direction must be one of"),
+        ({"query_key": "learned"}, "query_key learned needs norm_eps"),
     ],
 )
 def test_sizes_that_do_not_fit_are_named(overrides, message):
     with pytest.raises(InputError, match=message):
         preset("demo", **{**SHAPES, **overrides})
+
+
+def test_explicit_widths_take_the_place_of_derived_ones():
+    config = preset("demo", d_model=18, head_width=6, feedforward_width=50)
+    assert (config.d_head, config.d_query, config.d_key_value) == (6, 24, 12)
+    assert config.d_feedforward == 50
+    plain = preset("demo", stream="plain")
+    assert plain.n_skip == 0
+
+
+def test_the_families_differ_in_few_fields():
+    llama, qwen2, qwen3 = (PRESETS[name] for name in ("llama", "qwen2", "qwen3"))
+    for each in (llama, qwen2, qwen3):
+        assert (each.feedforward, each.stream, each.rope_direction) == ("swiglu", "plain", 1)
+        assert each.softcap is None and each.norm_eps
+    assert (llama.attention_bias, qwen2.attention_bias, qwen3.attention_bias) == (0, 1, 0)
+    assert (llama.query_key, qwen2.query_key, qwen3.query_key) == ("plain", "plain", "learned")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"type": "yarn", "factor": 2.0},
+        {"type": "linear"},
+        {"type": "linear", "factor": 0.5},
+        {"type": "llama3", "factor": 8.0, "low_frequency_factor": 4.0},
+        "linear",
+    ],
+)
+def test_a_wrong_rope_scaling_lists_its_fields(wrong):
+    with pytest.raises(InputError, match="Fields: type, factor"):
+        preset("llama", rope_scaling=wrong)
 
 
 def test_unknown_names_name_the_nearest():
@@ -108,6 +166,8 @@ def test_a_wrong_value_residual_lists_its_fields(wrong):
     groups=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)),
     tied=st.booleans(),
     base=st.floats(1, 1e6),
+    cap=st.none() | st.floats(1, 50),
+    scaling=st.none() | st.builds(RopeScaling, type=st.just("llama3"), factor=st.floats(1, 9)),
     mechanism=st.none()
     | st.builds(
         ValueResidualConfig,
@@ -117,7 +177,7 @@ def test_a_wrong_value_residual_lists_its_fields(wrong):
         init=st.floats(-2, 2),
     ),
 )
-def test_json_round_trip(n_layer, groups, tied, base, mechanism):
+def test_json_round_trip(n_layer, groups, tied, base, cap, scaling, mechanism):
     n_kv_head, share, half = groups
     config = ModelConfig(
         n_layer=n_layer,
@@ -127,6 +187,8 @@ def test_json_round_trip(n_layer, groups, tied, base, mechanism):
         tie_embeddings=tied,
         rope_base=base,
         value_residual=mechanism,
+        softcap=cap,
+        rope_scaling=scaling,
     )
     text = json.dumps(to_json(config), allow_nan=False)
     assert from_json(json.loads(text)) == config

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from workbench.model import (
     ModelConfig,
     Network,
+    RopeScaling,
     ValueResidualConfig,
     n_parameter,
     new_network,
@@ -39,6 +40,22 @@ VARIANTS = {
         "n_layer": 4,
         "value_residual": ValueResidualConfig(form="blend", gate="sigmoid", source="previous"),
     },
+    "plain": {"n_layer": 3, "stream": "plain"},
+    "unbounded": {"n_layer": 2, "softcap": None},
+    "gated": {"n_layer": 2, "feedforward": "swiglu", "feedforward_width": 22},
+    "weighted norms": {"n_layer": 3, "norm_eps": 0.1},
+    "learned heads": {"n_layer": 2, "norm_eps": 0.1, "query_key": "learned"},
+    "plain heads": {"n_layer": 2, "query_key": "plain"},
+    "biases": {"n_layer": 2, "attention_bias": True},
+    "wide heads": {"n_layer": 2, "head_width": 6},
+    "other turn": {"n_layer": 2, "rope_direction": 1},
+    "stretched": {"n_layer": 2, "rope_scaling": RopeScaling(type="linear", factor=3.0)},
+    "everything": {
+        **{"n_layer": 4, "stream": "plain", "softcap": 5.0, "feedforward": "swiglu"},
+        **{"norm_eps": 0.01, "query_key": "learned", "attention_bias": True, "head_width": 6},
+        **{"rope_direction": 1, "tie_embeddings": False, "output_bias": True},
+        "value_residual": ValueResidualConfig(form="blend", gate="sigmoid"),
+    },
 }
 
 
@@ -59,24 +76,38 @@ def randomized(config, seed=0):
 # --- reference -------------------------------------------------------------------------------
 
 
-def norm(x):
-    return x / np.sqrt(np.mean(x * x) + np.finfo(np.float64).eps)
+def norm(x, eps=None, weight=1.0):
+    eps = np.finfo(np.float64).eps if eps is None else eps
+    return weight * x / np.sqrt(np.mean(x * x) + eps)
 
 
-def turned(x, position, base):
-    """Rotate the pairs (m, m + d/2) of one head by minus position * base^(-2m/d)."""
+def headed(x, position, config, w, which):
+    """Bring one head of queries or keys to where it is compared."""
+    if config.query_key == "learned":
+        x = norm(x, config.norm_eps, w[f"attn.{which}_norm.weight"])
+    elif config.query_key == "gained":
+        x = norm(x)
+    return turned(x, position, config)
+
+
+def turned(x, position, config):
+    """Rotate the pairs (m, m + d/2) of one head by plus or minus position * base^(-2m/d)."""
     half = len(x) // 2
     pairs = x[:half] + 1j * x[half:]
+    factor = config.rope_scaling.factor if config.rope_scaling else 1.0
     for m in range(half):
-        pairs[m] *= np.exp(-1j * position * base ** (-2 * m / len(x)))
+        angle = position * config.rope_base ** (-2 * m / len(x)) / factor
+        pairs[m] *= np.exp(config.rope_direction * 1j * angle)
     return np.concatenate([pairs.real, pairs.imag])
 
 
 def reference(weights, config, ids):
     """Return the logits (T, V) of one sequence."""
-    d, n_token = config.d_model // config.n_head, len(ids)
+    d, n_token = config.head_width or config.d_model // config.n_head, len(ids)
+    mixed = config.stream == "mixed"
     group = config.n_head // config.n_kv_head
-    x = [norm(weights["tok_emb.weight"][token]) for token in ids]
+    x = [weights["tok_emb.weight"][token] for token in ids]
+    x = [norm(each) for each in x] if mixed else x
     start = [each.copy() for each in x]
     n_encoder = config.n_layer // 2
     stack, values = [], []
@@ -86,25 +117,26 @@ def reference(weights, config, ids):
             for name, each in weights.items()
             if name.startswith(f"blocks.{layer}.")
         }
+        attn_norm, mlp_norm = (w.get(f"{part}_norm.weight", 1.0) for part in ("attn", "mlp"))
         if layer >= n_encoder and stack:
             skipped = stack.pop()
             gain = weights["skip_weights"][layer - n_encoder]
             x = [x[t] + gain * skipped[t] for t in range(n_token)]
-        x = [w["resid_mix"][0] * x[t] + w["resid_mix"][1] * start[t] for t in range(n_token)]
+        if mixed:
+            x = [w["resid_mix"][0] * x[t] + w["resid_mix"][1] * start[t] for t in range(n_token)]
 
         query, key, value = [], [], []
         for t in range(n_token):
-            into = norm(x[t])
-            q, k, v = (w[f"attn.c_{part}.weight"] @ into for part in "qkv")
-            heads = [q[h * d : (h + 1) * d] for h in range(config.n_head)]
-            query.append(
-                [
-                    turned(norm(q), t, config.rope_base) * w["attn.q_gain"][h]
-                    for h, q in enumerate(heads)
-                ]
+            into = norm(x[t], config.norm_eps, attn_norm)
+            q, k, v = (
+                w[f"attn.c_{part}.weight"] @ into + w.get(f"attn.c_{part}.bias", 0.0)
+                for part in "qkv"
             )
+            heads = [q[h * d : (h + 1) * d] for h in range(config.n_head)]
+            gains = w.get("attn.q_gain", np.ones(config.n_head))
+            query.append([headed(q, t, config, w, "q") * gains[h] for h, q in enumerate(heads)])
             heads = [k[h * d : (h + 1) * d] for h in range(config.n_kv_head)]
-            key.append([turned(norm(k), t, config.rope_base) for k in heads])
+            key.append([headed(k, t, config, w, "k") for k in heads])
             value.append([v[h * d : (h + 1) * d] for h in range(config.n_kv_head)])
         mechanism = config.value_residual
         if mechanism is not None and layer > 0:
@@ -125,14 +157,25 @@ def reference(weights, config, ids):
                 p = np.exp(np.array(scores) - max(scores))
                 p /= p.sum()
                 heads.append(sum(p[s] * value[s][h // group] for s in range(t + 1)))
-            x[t] = x[t] + w["attn_scale"] * (w["attn.proj.weight"] @ np.concatenate(heads))
-            hidden = np.maximum(w["mlp.fc.weight"] @ norm(x[t]), 0) ** 2
-            x[t] = x[t] + w["mlp_scale"] * (w["mlp.proj.weight"] @ hidden)
-        if layer < n_encoder:
+            scale = w.get("attn_scale", 1.0)
+            x[t] = x[t] + scale * (w["attn.proj.weight"] @ np.concatenate(heads))
+            into = norm(x[t], config.norm_eps, mlp_norm)
+            hidden = w["mlp.fc.weight"] @ into
+            if config.feedforward == "swiglu":
+                gate = w["mlp.gate.weight"] @ into
+                hidden = gate / (1 + np.exp(-gate)) * hidden
+            else:
+                hidden = np.maximum(hidden, 0) ** 2
+            x[t] = x[t] + w.get("mlp_scale", 1.0) * (w["mlp.proj.weight"] @ hidden)
+        if mixed and layer < n_encoder:
             stack.append([each.copy() for each in x])
 
     head = weights.get("lm_head.weight", weights["tok_emb.weight"])
-    z = np.array([head @ norm(each) for each in x]) + weights.get("lm_bias", 0.0)
+    last = weights.get("final_norm.weight", 1.0)
+    z = np.array([head @ norm(each, config.norm_eps, last) for each in x])
+    z += weights.get("lm_bias", 0.0)
+    if config.softcap is None:
+        return z
     return config.softcap * np.tanh(z / config.softcap)
 
 
@@ -150,11 +193,17 @@ def test_forward_against_the_slow_reference(variant):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_every_parameter_reaches_the_logits():
+@pytest.mark.parametrize(
+    "config",
+    [
+        shaped(n_layer=3, tie_embeddings=False, output_bias=True, value_residual=True),
+        shaped(**VARIANTS["everything"]),
+    ],
+    ids=["mixed", "plain"],
+)
+def test_every_parameter_reaches_the_logits(config):
     """Each tensor that exists must matter: a scale that is not applied has no gradient."""
-    network = randomized(
-        shaped(n_layer=3, tie_embeddings=False, output_bias=True, value_residual=True)
-    )
+    network = randomized(config)
     ids = torch.arange(14).reshape(2, 7)
     weight = torch.randn(2, 7, 19, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     (network(ids) * weight).sum().backward()
@@ -239,6 +288,77 @@ def test_matrices_name_every_matrix_once():
 
 
 # --- step 0 ----------------------------------------------------------------------------------
+
+
+def test_a_gate_is_a_matrix_of_its_own():
+    network = new_network(preset("llama", n_layer=2), seed=0)
+    found = {each.name: each for each in network.matrices()}
+    assert found["block.1.feedforward_gate"].weight is network.blocks[1].mlp.gate.weight
+    assert found["block.1.feedforward_in"].weight is network.blocks[1].mlp.fc.weight
+    assert len(found) == 1 + 2 * 7
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
+def test_families_keep_every_site_and_its_shape(name):
+    config = preset(name, n_layer=2, vocab_size=19)
+    network = randomized(config).float()
+    ids, (b, t) = torch.arange(12).reshape(2, 6), (2, 6)
+    with torch.no_grad(), record(network, network.sites()) as seen:
+        network(ids)
+    stream, by_key = (b, t, config.d_model), (b, config.n_kv_head, t, config.d_head)
+    by_head = (b, config.n_head, t, config.d_head)
+    shapes = {
+        **{"residual_in": stream, "attention_out": stream, "feedforward_out": stream},
+        **{"value": by_key, "value_own": by_key, "key": by_key, "query": by_head},
+        **{"head_out": by_head, "feedforward_hidden": (b, t, config.d_feedforward)},
+    }
+    assert set(network.VISIT_SITES) == set(shapes)
+    for site, shape in shapes.items():
+        assert seen[f"visit.1.{site}"].shape == shape, site
+    # What enters the down projection, and what leaves it.
+    down = network.blocks[1].mlp.proj(seen["visit.1.feedforward_hidden"])
+    torch.testing.assert_close(down, seen["visit.1.feedforward_out"])
+
+
+@pytest.mark.parametrize("ratio", [1, 4, 7, 8])
+@pytest.mark.parametrize("width", [8, 16])
+def test_groups_equal_heads_whose_keys_and_values_are_repeated(ratio, width):
+    shape = {"n_layer": 1, "d_model": 24, "vocab_size": 31, "head_width": width}
+    grouped = randomized(preset("qwen2", n_head=2 * ratio, n_kv_head=2, **shape)).float()
+    whole = Network(preset("qwen2", n_head=2 * ratio, n_kv_head=2 * ratio, **shape))
+    weights = dict(state(grouped))
+    for name in [each for each in weights if ".c_k." in each or ".c_v." in each]:
+        weights[name] = weights[name].unflatten(0, (2, width)).repeat_interleave(ratio, 0)
+        weights[name] = weights[name].flatten(0, 1)
+    whole.load_state_dict(weights)
+    ids = torch.randint(0, 31, (2, 9), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), record(grouped, ["visit.0.attention_out"]) as one:
+        grouped(ids)
+    with torch.no_grad(), record(whole, ["visit.0.attention_out"]) as other:
+        whole(ids)
+    found, expected = one["visit.0.attention_out"], other["visit.0.attention_out"]
+    assert float((found - expected).abs().max()) < 1e-5 * float(expected.abs().max().clamp(min=1))
+    assert float(torch.cosine_similarity(found, expected, dim=-1).min()) > 0.9999
+
+
+def test_published_parameter_counts():
+    qwen = {"n_layer": 24, "n_head": 14, "n_kv_head": 2, "d_model": 896, "vocab_size": 151936}
+    assert n_parameter(preset("qwen2", feedforward_width=4864, **qwen)) == 494_032_768
+    llama = {"n_layer": 24, "n_head": 16, "n_kv_head": 4, "d_model": 1024, "vocab_size": 50257}
+    llama |= {"feedforward_width": 2816}
+    assert n_parameter(preset("llama", **llama)) == 322_045_952
+    assert n_parameter(preset("llama", **llama)) + 50257 * 1024 == 373_509_120
+    assert n_parameter(preset("llama", tie_embeddings=False, **llama)) == 373_509_120
+
+
+def test_fresh_families_are_the_identity_and_learn_everything():
+    for name in ("llama", "qwen2", "qwen3"):
+        network = new_network(preset(name, n_layer=2, vocab_size=19), seed=0)
+        with torch.no_grad(), record(network, ["embedding", "residual_out"]) as seen:
+            network(torch.arange(6)[None])
+        assert torch.equal(seen["embedding"], seen["residual_out"])
+        biases = [t for n, t in state(network).items() if n.endswith(".bias")]
+        assert len(biases) == (6 if name == "qwen2" else 0) and not any(map(torch.any, biases))
 
 
 def test_fresh_weights_follow_the_table():

@@ -29,8 +29,8 @@ def test_map_says_verdicts_in_words_and_can_be_clicked():
     figure = plots.ablation(made(planted=True), chosen="visit.1.head.0")
     (cells,) = figure.data
     assert cells.meta == {"sets": "target"} and cells.customdata[2][0] == "visit.2.block"
-    assert cells.text[2][0] == "0.0003<br>\u00b1 0.001<br>free"
-    assert cells.text[0][0] == "0.05<br>\u00b1 0.001"
+    assert cells.text[2][0] == "0.0003<br>+- 0.001<br>free"
+    assert cells.text[0][0] == "0.05<br>+- 0.001"
     np.testing.assert_allclose(np.power(cells.z[1][6], 3), -0.01, rtol=1e-3)
     assert cells.zmax == -cells.zmin and cells.zmax >= np.cbrt(0.06), "0 in the middle"
     assert "visit.2.block" in cells.hovertext[2][0] and "bit/byte" in cells.hovertext[2][0]
@@ -98,10 +98,10 @@ def test_figures_can_be_drawn_without_scripts():
 
 def test_reading_names_dearest_cheapest_and_what_is_free():
     healthy = readings.ablation(made())
-    assert "Dearest to replace by its mean is visit 2 block (+0.07 \u00b1 0.001 bit/byte" in healthy
+    assert "Dearest to replace by its mean is visit 2 block (+0.0700 +- 0.0010 bit/byte" in healthy
     assert "cheapest visit 0 block (+0.05" in healthy and "are 0/3 blocks and 0/27 other" in healthy
     planted = readings.ablation(made(planted=True))
-    assert "cheapest visit 2 block (+0.0003 \u00b1 0.001 bit/byte, noise)" in planted
+    assert "cheapest visit 2 block (+0.0003 +- 0.0010 bit/byte, noise)" in planted
     assert "are 1/3 blocks and 10/27 other parts and heads" in planted and "overstates" in planted
     few = readings.ablation(made(planted=True, few=True))
     assert "no verdict from 3 independent" in few and "leave out" not in few
@@ -115,19 +115,19 @@ def test_reading_names_dearest_cheapest_and_what_is_free():
 def test_reading_of_two_runs_names_the_largest_difference():
     text = readings.ablation(difference(made(planted=True), made()))
     assert text.startswith("11/30 parts and heads cost more") and "seed" in text
-    assert "most apart is visit 2 block (-0.07 \u00b1" in text
+    assert "most apart is visit 2 block (-0.070 +- 0.000" in text
     same = readings.ablation(difference(made(), made()))
     assert same.startswith("0/30 parts") and "noise" in same
 
 
 def test_reading_of_one_change_names_who_pays():
     text = readings.intervention(one_cost([0, 0, -0.002, 0, 0, 0.001, 0.02, 0.0305], 0.001))
-    assert text.startswith("With visit.1 x 0.5 the text costs +0.05 \u00b1 0.001 bit/byte")
+    assert text.startswith("With visit.1 x 0.5 the text costs +0.0495 +- 0.0010")
     assert "most on continuation +0.03" in text and "and word_start +0.02" in text
     idle = readings.intervention(one_cost([0.0001] * 8, 0.001))
     assert "noise; no class pays" in idle
     compared = readings.intervention(one_cost([0.01] * 8, 0.001, compared=1))
-    assert "the text costs more, +0.08 \u00b1" in compared and "seed" in compared
+    assert "the text costs more, +0.0800 +-" in compared and "seed" in compared
     alone = readings.intervention(one_cost([0.01] * 8, np.nan))
     assert "error unknown" in alone and "nan" not in alone
 

@@ -53,16 +53,17 @@ def test_waterfall_of_a_deep_network_shares_a_row_and_still_adds_up():
 
 def test_components_reading_names_the_part_and_does_not_claim_cause():
     said = readings.components(network())
-    assert said.startswith("Visit 2 feedforward out +2.00 nat (95 % interval +1.90 to +2.10, n 40)")
+    number = "+2.000 +- 0.051 nat (+- standard error over 9 groups, n 40)"
+    assert said.startswith(f"Visit 2 feedforward out {number}")
     assert "attribute" in said and "caus" not in said and "3e-07" in said
     compared = readings.components(parts({"bias": 0.0, "prior": 0.3, "context": -0.05}, compared=1))
-    assert "beyond the error" in compared and "seed" in compared and "prior +0.30" in compared
+    assert "beyond the error" in compared and "seed" in compared and "prior +0.300" in compared
     unsure = parts({"bias": 0.0, "prior": 0.05, "context": 0.0}, compared=1)
     assert "within the error" in readings.components(unsure)
     broken = parts({"bias": np.nan, "prior": 0.0})
     assert readings.components(broken).startswith("Not able to judge")
     single = parts({"bias": 0.1, "prior": 0.3}, width=np.nan)
-    assert "interval" not in readings.components(single)
+    assert "+-" not in readings.components(single)
 
 
 def test_damping_shows_curves_and_the_setting_by_class():
@@ -79,10 +80,11 @@ def test_damping_shows_curves_and_the_setting_by_class():
 
 def test_damping_reading_says_whether_less_helps():
     helps = readings.damping(damping(planted=True))
-    assert "50% of the bias saves 0.0800 of 2.000 bit/byte" in helps and "too much" in helps
+    assert "50% of the bias saves 0.080 +- 0.010 of 2.000 bit/byte" in helps and "too much" in helps
     assert "12 of 400 winners" in helps
     healthy = readings.damping(damping())
-    assert "costs 0.0200" in healthy and "within twice" in healthy and "no reason" in healthy
+    assert "costs 0.020 +- 0.010" in healthy and "within twice" in healthy
+    assert "no reason" in healthy
 
 
 def test_damping_does_not_judge_what_is_not_finite():
@@ -118,7 +120,7 @@ def test_frequency_names_the_token_beyond_its_line():
 
 def test_lens_names_the_visit_that_lowers_nothing():
     healthy = readings.logit_lens(lens())
-    assert healthy.endswith("visit 2, by 1.50 (paired standard error 0.01) nat/token.")
+    assert healthy.endswith("visit 2, by 1.500 +- 0.010 nat/token (+- paired standard error).")
     small = lens().assign(loss_standard_error=lens().loss * 0 + 9)
     assert readings.logit_lens(small) == healthy, "losses of the same tokens are paired"
     unsure = lens().assign(gain_standard_error=lens().gain * np.nan)

@@ -35,10 +35,12 @@ def test_classes_are_sorted_by_what_can_be_won_or_by_all():
         assert bars.customdata[0] == ds.token_class.values[order[0]]
         low, high = figure.layout.xaxis2.range
         assert low <= min(bars.x) and high >= max(bars.x)
-    changed = plots.token_loss(ds.assign_attrs(compared=1))
+    changed = plots.token_loss(ds.assign_attrs(compared=1, run="new", reference="old"))
     bars = next(trace for trace in changed.data if trace.type == "bar")
     assert np.all(np.diff(np.abs(bars.x)) <= 0), "a difference: the largest of either sign first"
-    assert "other run" in changed.layout.xaxis2.title.text
+    assert changed.layout.xaxis2.title.text.startswith("less old")
+    assert "of all loss of new" in changed.layout.xaxis.title.text
+    assert "above counting: drawn at random" in plots.token_loss(ds).layout.xaxis2.title.text
 
 
 def test_parts_leave_out_cells_of_few_tokens():
@@ -80,3 +82,13 @@ def test_text_is_drawn_in_reading_order_and_is_inert():
     spec = json.dumps(plots.text_strip(ds).to_plotly_json())
     assert "<script" not in spec and "$" not in spec and "\\u001b" not in spec
     assert len(plots.text_strip(ds.isel(token=slice(0))).data[0].z) == 1
+
+
+def test_a_single_token_is_one_cell_of_the_usual_size_and_has_a_scale():
+    one = strip(30).isel(token=[3])
+    one.excess[:] = 0.0
+    figure = plots.text_strip(one)
+    heat = figure.data[0]
+    assert (heat.zmin, heat.zmax) == (-1, 1) and heat.z[0][0] == 0 and heat.customdata[0][0] == 4
+    low, high = figure.layout.yaxis.range
+    assert low - high == 5, "a line is as high as in a whole text"

@@ -101,6 +101,34 @@ def test_bars_are_piled_up_on_their_side_of_zero(mode):
     assert drawn == [(0, 1), (0, 2), (1, 3), (0, -4), (4, 5), (-4, -6)]
 
 
+def sheet_of(figure):
+    """Draw a figure alone."""
+    canvas = Figure()
+    FigureCanvasAgg(canvas)
+    return _Sheet(canvas, figure.to_plotly_json(), np.array([0, 0, 640, 480]))
+
+
+def test_bars_of_a_waterfall_begin_where_they_say():
+    bars = [go.Bar(y=["p", "q"], x=[1.0, -0.5], base=base, orientation="h") for base in ([0, 1], 2)]
+    drawn = sheet_of(go.Figure(bars, {"barmode": "group"})).axes["x", "y"].patches
+    assert [(each.get_x(), each.get_width()) for each in drawn] == [
+        (0, 1),
+        (1, -0.5),
+        (2, 1),
+        (2, -0.5),
+    ]
+
+
+def test_ticks_do_not_widen_an_axis_and_shapes_do():
+    figure = go.Figure(go.Scatter(x=[0.9, 1.0], y=["a", "b"], mode="markers"))
+    figure.update_xaxes(tickvals=[-5, 0.95, 5], ticktext=["low", "here", "high"])
+    assert not places(svg([figure]), "high") and places(svg([figure]), "here")
+    low, high = sheet_of(figure).axes["x", "y"].get_xlim()
+    assert 0.8 < low < 0.9 and 1.0 < high < 1.1
+    figure.add_vline(x=0.5)
+    assert sheet_of(figure).axes["x", "y"].get_xlim()[0] == 0.5
+
+
 def test_bars_side_by_side_do_not_overlap():
     bars = [go.Bar(x=["p", "q"], y=[1, 2], text=["one", "two"], name=str(n)) for n in range(2)]
     left, right = places(svg([go.Figure(bars)]), "one")

@@ -21,6 +21,10 @@ def records(*pairs: tuple[str, str]) -> list[Record]:
     ]
 
 
+def gate_of(group, tokenizer, **options):
+    return context_gate(branches(group, tokenizer, **options))
+
+
 def test_branch_by_hand_with_bytes():
     tokenizer = byte_tokenizer()
     found = branches(records(("ab", " x"), ("cb", " y")), tokenizer, context_length=3)
@@ -49,7 +53,7 @@ def test_records_that_end_before_the_branch_are_skipped():
     pair = records(("a", " x"), ("b", " yes"))
     found = branches(pair, tokenizer, context_length=9, branch_position=3)
     assert found.skipped == 1 and found.records == (pair[1],) and found.kept.tolist() == [1]
-    gate = context_gate(pair, tokenizer, context_length=9, branch_position=3)
+    gate = gate_of(pair, tokenizer, context_length=9, branch_position=3)
     assert (gate.count, gate.skipped, gate.passed) == (1, 1, False)
 
 
@@ -66,7 +70,7 @@ def test_first_disagreement_by_loop(completions):
 
 @pytest.mark.parametrize("name", list(WORLD.profiles))
 def test_every_profile_of_the_world_passes_with_whole_prompts(name):
-    gate = context_gate(WORLD.profiles[name], WORDS, context_length=64)
+    gate = gate_of(WORLD.profiles[name], WORDS, context_length=64)
     assert gate.passed and gate.covered_rate == 1.0 and gate.ambiguous_contexts == 0
     assert gate.unique_contexts == gate.count == len(WORLD.profiles[name])
 
@@ -78,9 +82,9 @@ def test_a_context_too_short_for_the_object_is_ambiguous():
         ("The pan belongs to", " Mia"),
     )
     tokenizer = word_tokenizer([each.prompt + each.target + "." for each in pairs])
-    whole = context_gate(pairs, tokenizer, context_length=3)
+    whole = gate_of(pairs, tokenizer, context_length=3)
     assert whole.passed and whole.missing == 0
-    short = context_gate(pairs, tokenizer, context_length=2)
+    short = gate_of(pairs, tokenizer, context_length=2)
     assert not short.passed
     assert (short.count, short.missing, short.covered_rate) == (3, 3, 0.0)
     assert (short.unique_contexts, short.collision_contexts, short.ambiguous_contexts) == (1, 1, 1)
@@ -89,7 +93,7 @@ def test_a_context_too_short_for_the_object_is_ambiguous():
 
 def test_shrinking_the_context_flips_the_gate_once():
     passed = [
-        context_gate(WORLD.profiles["owner"], WORDS, context_length=length).passed
+        gate_of(WORLD.profiles["owner"], WORDS, context_length=length).passed
         for length in range(1, 20)
     ]
     flip = passed.index(True)
@@ -105,30 +109,30 @@ def test_cut_decisive_tokens_are_missing_though_other_words_still_differ():
         ("The jug is owned by", " Tom"),
     )
     tokenizer = word_tokenizer([each.prompt + each.target + "." for each in pairs])
-    gate = context_gate(pairs[1:3], tokenizer, context_length=2)
+    gate = gate_of(pairs[1:3], tokenizer, context_length=2)
     assert gate.ambiguous_contexts == 0 and gate.missing == 2 and not gate.passed
-    assert context_gate(pairs, tokenizer, context_length=3).covered == 2
+    assert gate_of(pairs, tokenizer, context_length=3).covered == 2
 
 
 def test_one_prompt_with_two_answers_is_ambiguous_at_any_length():
     pairs = records(("Who is it?", " Mia"), ("Who is it?", " Leo"))
-    gate = context_gate(pairs, byte_tokenizer(), context_length=100)
+    gate = gate_of(pairs, byte_tokenizer(), context_length=100)
     assert gate.ambiguous_contexts == 1 and gate.missing == 0 and not gate.passed
 
 
 def test_a_collision_with_one_answer_is_no_fault():
     pairs = records(("Who is it?", " Mia"), ("Who is it?", " Mia"), ("Who was it?", " Leo"))
-    gate = context_gate(pairs, byte_tokenizer(), context_length=100)
+    gate = gate_of(pairs, byte_tokenizer(), context_length=100)
     assert gate.passed and gate.collision_contexts == 1 and gate.max_context_reuse == 2
 
 
 def test_an_empty_profile_does_not_pass():
-    gate = context_gate([], byte_tokenizer(), context_length=8)
+    gate = gate_of([], byte_tokenizer(), context_length=8)
     assert not gate.passed and gate.count == 0 and math.isnan(gate.covered_rate)
 
 
 def test_one_target_has_nothing_to_decide():
-    gate = context_gate(records(("a b", " x"), ("c d", " x")), byte_tokenizer(), context_length=1)
+    gate = gate_of(records(("a b", " x"), ("c d", " x")), byte_tokenizer(), context_length=1)
     assert gate.passed and gate.missing == 0
 
 
@@ -148,7 +152,7 @@ def test_missing_records_by_a_loop_over_pairs():
                     end += 1
                 options.append((max(len(ids), len(other_ids)) - start - end, start))
             missing += min(options)[1] < cut
-        gate = context_gate(WORLD.profiles["owner"], WORDS, context_length=length)
+        gate = gate_of(WORLD.profiles["owner"], WORDS, context_length=length)
         assert gate.missing == missing
 
 

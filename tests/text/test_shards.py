@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.folder import InputError
-from workbench.text.shards import read_shard, write_shard
+from workbench.text.shards import check_vocabulary, read_shard, write_shard
 
 
 def packed(ids, *, magic=20240520, version=1, count=None, tail=b""):
@@ -59,9 +59,10 @@ def test_missing_shard(tmp_path):
 
 def test_vocabulary_bound_is_exact(tmp_path):
     write_shard(tmp_path / "a.bin", [3, 1023])
-    assert read_shard(tmp_path / "a.bin", vocab_size=1024).max() == 1023
+    ids = read_shard(tmp_path / "a.bin")
+    check_vocabulary(ids, 1024, where="a.bin")
     with pytest.raises(InputError, match="ids below 1023"):
-        read_shard(tmp_path / "a.bin", vocab_size=1023)
+        check_vocabulary(ids, 1023, where="a.bin")
 
 
 @pytest.mark.parametrize("ids", [[-1], [65536]])

@@ -19,6 +19,7 @@ from workbench.training import (
     OptimizerConfig,
     TrainConfig,
     begin,
+    judge_start,
     learned_scalars,
     next_token_loss,
     orthogonalize,
@@ -326,3 +327,16 @@ def test_only_answers_are_learned(own_data_root, tiny_world_data):
     line = read_jsonl(run.metrics)[0]
     assert 10 < count < 100 and line["tokens"] == count
     assert line["loss"] == pytest.approx(total / count, rel=1e-5)
+
+
+def test_the_start_is_judged_by_what_it_knows(tiny_run, tiny_data):
+    config = SHORT
+    fresh = new_network(preset("demo", n_layer=2, d_model=16, vocab_size=257), seed=0)
+    found = judge_start(fresh, tiny_data, config)
+    assert found["loss"] == pytest.approx(math.log(257), abs=0.3)
+    assert "knows nothing" in found["diagnosis"] and not found["passed"]
+    trained = judge_start(load_model(tiny_run.path), tiny_data, config)
+    assert trained["bits_per_byte"] < found["bits_per_byte"]
+    with torch.no_grad():
+        fresh.blocks[0].mlp.fc.weight[0, 0] = float("nan")
+    assert not judge_start(fresh, tiny_data, config)["passed"]

@@ -175,7 +175,8 @@ def test_presets_have_no_forgotten_parameter(name):
     muon, adam = optimizers(network, OptimizerConfig())
     groups = [*muon.param_groups, *adam.param_groups]
     assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
-    assert len(muon.param_groups[0]["params"]) == 6 * PRESETS[name].n_layer
+    matrices = 7 if PRESETS[name].feedforward == "swiglu" else 6
+    assert len(muon.param_groups[0]["params"]) == matrices * PRESETS[name].n_layer
 
 
 @pytest.mark.parametrize("where", ["root", "in a block"])

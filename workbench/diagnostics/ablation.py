@@ -52,8 +52,10 @@ def ablation(model: Network, rows: Rows) -> xr.Dataset:
     """
     trial, visits = Trial(model=model, rows=rows), range(model.config.n_layer)
     heads = range(model.config.n_head)
-    distinct = {sites: part for part, sites in PARTS.items()}
-    same = [list(distinct).index(sites) for sites in PARTS.values()]
+    known = {site.rpartition(".")[2] for site in model.sites()}
+    parts = {part: sites for part, sites in PARTS.items() if known.issuperset(sites)}
+    distinct = {sites: part for part, sites in parts.items()}
+    same = [list(distinct).index(sites) for sites in parts.values()]
     plans = {  # what matters most comes first
         "": ("part", list(distinct.values()), "mean", same),
         "head_": ("head", [f"head.{head}" for head in heads], "mean", list(heads)),
@@ -84,7 +86,7 @@ def ablation(model: Network, rows: Rows) -> xr.Dataset:
     coords = {
         "visit": visits,
         "block": ("visit", visits),
-        "part": list(PARTS),
+        "part": list(parts),
         "head": heads,
         "group": np.unique(rows.group),
         "bytes_by_group": variable("group", size, "bytes of each group", "byte"),
@@ -105,5 +107,7 @@ def _verdict(
 
 
 DIAGNOSTIC = Diagnostic(
-    tier="intervention", measure=lambda sample: ablation(sample.model, sample.rows)
+    tier="intervention",
+    measure=lambda sample: ablation(sample.model, sample.rows),
+    sites=tuple(f"visit.0.{site}" for site in ("head_out", "attention_out", "feedforward_out")),
 )

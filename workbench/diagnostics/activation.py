@@ -56,7 +56,8 @@ def activation(model: Network) -> Reducer:
     """
     seen: dict[str, Tensor] = {}  # site: see `_add`
     visits = list(range(model.config.n_layer))
-    places = [[f"visit.{visit}.{site}" for site in SITES.values()] for visit in visits]
+    roles = {role: site for role, site in SITES.items() if f"visit.0.{site}" in model.sites()}
+    places = [[f"visit.{visit}.{site}" for site in roles.values()] for visit in visits]
 
     def result(_: xr.Dataset) -> xr.Dataset:
         found = np.array([[_ranks(seen[site]) for site in row] for row in places])
@@ -64,7 +65,7 @@ def activation(model: Network) -> Reducer:
             name: variable(("visit", "role"), found[..., at], what)
             for at, (name, what) in enumerate(COLUMNS.items())
         }
-        coords = {"visit": visits, "block": ("visit", visits), "role": list(SITES)}
+        coords = {"visit": visits, "block": ("visit", visits), "role": list(roles)}
         n_vector = int(seen[places[0][0]][:, -1, -1].sum())
         attrs = {"tokens": n_vector, "positions": "all but 0"}
         return check(xr.Dataset(data, coords=coords, attrs=attrs))

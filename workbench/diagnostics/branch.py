@@ -33,7 +33,7 @@ class BranchStates:
     scores: NDArray[np.float64]  # (record, vocabulary) logits before the softcap [nat]
     target: NDArray[np.int64]  # (record,)
     predicted: NDArray[np.int64]  # (record,)
-    softcap: float
+    softcap: float | None
 
     @property
     def profile(self) -> tuple[str, ...]:
@@ -43,7 +43,7 @@ class BranchStates:
     @property
     def logits(self) -> NDArray[np.float64]:
         """Logits as the softmax sees them, (record, vocabulary) [nat]."""
-        return self.softcap * np.tanh(self.scores / self.softcap)
+        return _capped(self.scores, self.softcap)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,6 @@ class Head:
 
     weight: NDArray[np.float64]  # (vocabulary, channel)
     bias: NDArray[np.float64]  # (vocabulary,), zeros where the model has none
-    has_bias: bool
 
     def scores(self, hidden: NDArray[np.float64]) -> NDArray[np.float64]:
         """Map hidden states (..., channel) to logits before the softcap (..., vocabulary)."""
@@ -63,11 +62,7 @@ def output_head(model: Network) -> Head:
     """Read the output head of a model."""
     weight = _float64(model.head_weight)
     bias = model.output_bias
-    return Head(
-        weight=weight,
-        bias=np.zeros(len(weight)) if bias is None else _float64(bias),
-        has_bias=bias is not None,
-    )
+    return Head(weight=weight, bias=np.zeros(len(weight)) if bias is None else _float64(bias))
 
 
 def piece_order(pieces: Sequence[str]) -> NDArray[np.int64]:
@@ -97,7 +92,6 @@ def branch_states(
     tokenizer: Tokenizer,
     *,
     context_length: int,
-    branch_position: int | None = None,
     batch: int = 64,
 ) -> BranchStates:
     """Run a model on the branch contexts of records and keep what decides there.
@@ -115,8 +109,6 @@ def branch_states(
         The model's.
     context_length : int
         Tokens the model is given at most [token].
-    branch_position : int, optional
-        See `workbench.text.context_gate.branches`.
     batch : int
         Records in one forward pass.
 
@@ -131,17 +123,11 @@ def branch_states(
         If the head does not reproduce the model's own logits: a model whose logits are not
         ``softcap(hidden @ weight.T + bias)`` cannot be decomposed.
     """
-    groups: dict[str, list[int]] = {}
-    for number, each in enumerate(records):
-        groups.setdefault(each.profile, []).append(number)
     entries: list[tuple[int, tuple[int, ...], int]] = []
-    for numbers in groups.values():
-        found = branches(
-            [records[number] for number in numbers],
-            tokenizer,
-            context_length=context_length,
-            branch_position=branch_position,
-        )
+    for profile in dict.fromkeys(each.profile for each in records):
+        numbers = [number for number, each in enumerate(records) if each.profile == profile]
+        group = [records[number] for number in numbers]
+        found = branches(group, tokenizer, context_length=context_length)
         places = [numbers[kept] for kept in found.kept]
         entries += zip(places, found.contexts, found.targets.tolist(), strict=True)
     entries.sort()
@@ -155,18 +141,10 @@ def branch_states(
     )
 
 
-def profile_states(
-    model: Network, found: Branches, *, pieces: Sequence[str], batch: int = 64
-) -> BranchStates:
+def profile_states(model: Network, found: Branches, *, pieces: Sequence[str]) -> BranchStates:
     """Run a model on the branches of one profile, already located; see `branch_states`."""
-    return states_at(
-        model,
-        records=found.records,
-        contexts=found.contexts,
-        targets=found.targets,
-        pieces=pieces,
-        batch=batch,
-    )
+    asked = {name: getattr(found, name) for name in ("records", "contexts", "targets")}
+    return states_at(model, **asked, pieces=pieces)
 
 
 def states_at(
@@ -182,7 +160,7 @@ def states_at(
     head = output_head(model)
     hidden = np.empty((len(contexts), head.weight.shape[1]))
     scores = np.empty((len(contexts), head.weight.shape[0]))
-    softcap = float(model.config.softcap)
+    softcap = model.config.softcap
     carrier = _carriers(contexts)
     whole = sorted(set(carrier.tolist()), key=lambda index: len(contexts[index]))
     for first in range(0, len(whole), batch):
@@ -192,7 +170,7 @@ def states_at(
         at = [(of_row[carrier[index]], len(contexts[index]) - 1) for index in asked]
         hidden[asked], own = _states(model, [contexts[index] for index in rows], at)
         scores[asked] = head.scores(hidden[asked])
-        _agree(softcap * np.tanh(scores[asked] / softcap), own)
+        _agree(_capped(scores[asked], softcap), own)
     return BranchStates(
         records=tuple(records),
         hidden=hidden,
@@ -260,6 +238,11 @@ def _states(
         logits = model(padded.to(model.head_weight.device))
     rows, positions = torch.tensor(at, device=logits.device).T
     return _float64(seen["final_norm"][rows, positions]), _float64(logits[rows, positions])
+
+
+def _capped(scores: NDArray[np.float64], softcap: float | None) -> NDArray[np.float64]:
+    """Bound scores as the model does."""
+    return scores if softcap is None else softcap * np.tanh(scores / softcap)
 
 
 def _agree(recomputed: NDArray[np.float64], own: NDArray[np.float64]) -> None:

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from workbench.diagnostics.branch import piece_order, predicted_ids
 
-NAN = float("nan")
-
 
 @dataclass(frozen=True, kw_only=True)
 class BranchProfile:
@@ -86,12 +84,12 @@ def branch_profile(
         top5=_mean(rank <= 5),
         target_unique=len(wanted),
         predicted_unique=len(given),
-        target_coverage=len(wanted & given) / len(wanted) if wanted else NAN,
-        owned_coverage=len(owned) / len(wanted) if wanted else NAN,
+        target_coverage=len(wanted & given) / len(wanted) if wanted else np.nan,
+        owned_coverage=len(owned) / len(wanted) if wanted else np.nan,
         dominant=dominant,
         dominant_token=pieces[dominant] if count else "",
-        dominant_rate=predictions[0][1] / count if count else NAN,
-        dominant_excess=predictions[0][1] / count - _mean(target == dominant) if count else NAN,
+        dominant_rate=predictions[0][1] / count if count else np.nan,
+        dominant_excess=predictions[0][1] / count - _mean(target == dominant) if count else np.nan,
         collapsed=count > 1 and len(wanted) > 1 and len(given) == 1,
         missing=tuple((pieces[each], n) for each, n in targets if each not in given),
     )
@@ -144,4 +142,4 @@ def _mean(
     values: NDArray[np.float64] | NDArray[np.bool_] | NDArray[np.int64] | list[float],
 ) -> float:
     """Average, or NaN of nothing."""
-    return float(np.mean(values)) if len(values) else NAN
+    return float(np.mean(values)) if len(values) else np.nan

@@ -106,8 +106,9 @@ def _written(
         final = model.hidden(padded.to(device))
     at = torch.arange(len(contexts)), last
     stream, hidden = seen["residual_out"][at].double(), final[at].detach().double()
-    scale = (hidden * stream.detach()).sum(-1) / stream.detach().square().sum(-1)
-    margin = (scale[:, None] * stream * torch.from_numpy(direction).to(device)).sum()
+    # The norm as a factor a channel: its scale, and its weight where it has one.
+    scale = torch.where(stream == 0, 0.0, hidden / stream).detach()
+    margin = (scale * stream * torch.from_numpy(direction).to(device)).sum()
     found: dict[str, NDArray[np.float64]] = {}
     for site, slope in zip(sites, torch.autograd.grad(margin, list(writes.values())), strict=True):
         part = (slope.double() * writes[site].detach().double()).sum(dim=-1)  # (B, T), (B, H, T)

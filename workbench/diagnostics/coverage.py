@@ -13,7 +13,6 @@ from workbench.result import check, variable
 from workbench.text.context_gate import branches
 from workbench.text.world import Record
 
-NAN = float("nan")
 SERIES = {
     "coverage_by_step": "share of targets predicted anywhere",
     "owned_by_step": "share of targets predicted where due",
@@ -51,11 +50,11 @@ def coverage_history(sample: Sample, profiles: Mapping[str, Sequence[Record]]) -
             states = profile_states(model, each, pieces=sample.tokenizer.pieces)
             answers = branch_profile(states.logits, states.target, pieces=sample.tokenizer.pieces)
             rates[:2, row, column] = answers.target_coverage, answers.owned_coverage
-    start = rates[0, 0] if steps[0] == 0 else NAN
+    start = rates[0, 0] if steps[0] == 0 else np.nan
     rates[2] = np.round(np.nan_to_num(rates[0], nan=-1.0) - start, 12)
     several = [len(set(each.targets.tolist())) > 1 for each in found.values()]
     lowest = rates[:, :, several].min(axis=2, initial=np.inf)
-    lowest[np.isinf(lowest)] = NAN
+    lowest[np.isinf(lowest)] = np.nan
     made = {}
     for name, values, low in zip(SERIES, rates, lowest, strict=True):
         made[name] = variable(("step", "profile"), values, SERIES[name])

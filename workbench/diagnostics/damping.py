@@ -95,14 +95,14 @@ def _score(
     model: Network, hidden: Tensor, targets: Tensor, less: NDArray[np.float64], bias_kept: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return losses (N,) [nat] and winners (N,), a few logits at a time."""
-    weight, cap = model.head_weight.detach().float(), model.config.softcap
+    weight = model.head_weight.detach().float()
     shift = -weight @ torch.from_numpy(less).to(weight)  # (V,)
     if model.output_bias is not None:
         shift = shift + bias_kept * model.output_bias.detach().float()
     losses, winners = [], []
     for part in torch.arange(len(hidden)).split(max(1, LOGITS // len(weight))):
         span = slice(int(part[0]), int(part[-1]) + 1)
-        logits = cap * torch.tanh(F.linear(hidden[span], weight, shift) / cap)
+        logits = model.capped(F.linear(hidden[span], weight, shift))
         losses.append(F.cross_entropy(logits, targets[span], reduction="none").double())
         winners.append(logits.argmax(dim=-1))
     return torch.cat(losses).cpu().numpy(), torch.cat(winners).cpu().numpy()
@@ -116,4 +116,4 @@ def _measure(sample: Sample) -> xr.Dataset:
     return damping(sample.model, sample.rows, mu=mu, hidden=hidden, settings=settings)
 
 
-DIAGNOSTIC = Diagnostic(tier="intervention", measure=_measure)
+DIAGNOSTIC = Diagnostic(tier="intervention", measure=_measure, sites=("final_norm",))

@@ -46,8 +46,8 @@ def diagnose(
 
     Parameters
     ----------
-    model : OpenRun or Network
-        A run, or a network alone with opened data as `corpus`.
+    model : OpenRun, Network or Adapter
+        A run, or a network (or what `model.adapt` returns) alone with opened data as `corpus`.
     corpus : Data or str, optional
         Another text than the run's own: opened data, a known name or a path.
     tokens : int, optional
@@ -77,7 +77,7 @@ def diagnose(
                 remedy=nearest(name, list(known)),
             )
     given = sample(model, corpus, tokens=tokens)
-    reasons = {name: known[name].lacks(given) for name in only or known}
+    reasons = {name: known[name].missing(given) for name in only or known}
     for name in only or ():
         if reasons[name]:
             raise InputError(

@@ -63,15 +63,11 @@ def ladder(audit: xr.Dataset) -> xr.Dataset:
     state[~several] = "not able to judge"
     counts = dict(zip(QUESTIONS, (state == "red").sum(axis=0).tolist(), strict=True))
     first = next((rung for rung, count in counts.items() if count), "")
+    rung_of_stop = np.array(list(QUESTIONS))[stops.argmax(axis=1)]
+    stopped_at = np.where((state == "red").any(axis=1), rung_of_stop, "")
     found = {
         "state": variable(("profile", "rung"), state, "state of the rung"),
-        "first_red": variable(
-            "profile",
-            np.where(
-                (state == "red").any(axis=1), np.array(list(QUESTIONS))[stops.argmax(axis=1)], ""
-            ),
-            "first rung that is red",
-        ),
+        "first_red": variable("profile", stopped_at, "first rung that is red"),
     }
     attrs = {
         "promote": int(several.any() and not first),

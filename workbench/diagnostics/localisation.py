@@ -115,7 +115,7 @@ def localised(hidden: Probe, given: Probe) -> str:
     """Say which part is at fault for the failed records that two probes were asked about.
 
     A probe of the prompt finds only answers that follow a rule across facts. Answers that must be
-    known by heart are in the prompt too, which `judge_contexts` tests; so where both probes find
+    known by heart are in the prompt too, which `context_gate` tests; so where both probes find
     nothing, nothing is blamed.
 
     Parameters

@@ -15,7 +15,6 @@ from workbench.diagnostics.grouped import GroupedMeans
 from workbench.diagnostics.sample import Diagnostic
 from workbench.diagnostics.sweep import Batch, Reducer
 from workbench.model import Network
-from workbench.model.network import rms_norm
 from workbench.result import check, variable
 
 EVERY = 4  # of so many targets of a sampled row one is measured
@@ -94,10 +93,12 @@ def logit_lens(model: Network) -> Reducer:
 
 def _logits(model: Network, stream: Tensor) -> Tensor:
     """Turn the stream (N, C) into logits (N, V); `Network.head` would pass the site ``logits``."""
-    z = F.linear(rms_norm(stream), model.head_weight.to(stream.dtype)).float()
+    z = F.linear(model.final_norm(stream), model.head_weight.to(stream.dtype)).float()
     if model.output_bias is not None:
         z = z + model.output_bias.float()
-    return model.config.softcap * torch.tanh(z / model.config.softcap)
+    return model.capped(z)
 
 
-DIAGNOSTIC = Diagnostic(tier="pass", start=lambda sample: logit_lens(sample.model))
+DIAGNOSTIC = Diagnostic(
+    tier="pass", start=lambda sample: logit_lens(sample.model), sites=("final_norm",)
+)

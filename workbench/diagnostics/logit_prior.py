@@ -209,5 +209,7 @@ def explain_chosen(sample: Sample, states: BranchStates) -> xr.Dataset:
 
 
 DIAGNOSTIC = Diagnostic(
-    tier="pass", measure=lambda sample: explain_chosen(sample, sample_states(sample))
+    tier="pass",
+    measure=lambda sample: explain_chosen(sample, sample_states(sample)),
+    sites=("final_norm",),
 )

@@ -81,7 +81,7 @@ def scalars(model: Network) -> list[Scalar]:
     found = []
     for name, parameter in model.named_parameters():
         block, kind = re.match(r"blocks\.(\d+)\.", name), name.rpartition(".")[2]
-        if kind == "weight" or not (block or name in outside):
+        if kind in ("weight", "bias") or not (block or name in outside):
             continue
         kinds = ROWS.get(kind, (kind,)) if block else (name.split(".")[0],) * len(parameter)
         for row, each in enumerate(kinds):
@@ -224,4 +224,5 @@ def _reduced(now: NDArray[np.float64], init: NDArray[np.float64]) -> list[float]
 DIAGNOSTIC = Diagnostic(
     tier="intervention",
     measure=lambda each: mixing(each.history, each.rows),
+    lacks=lambda each: "" if scalars(each.model) else "the network has no learned mixing scalars",
 )

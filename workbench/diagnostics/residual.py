@@ -50,7 +50,8 @@ def residual(model: Network) -> Reducer:
         `outlier`, `write_share` (not of the stream itself), and the largest magnitude of all
         positions: `peak`, `peak_ratio` (over the median of its token), `peak_position`,
         `peak_channel`; over ``visit``: `growth`, `zero_share`, and `dead_share` of units never
-        active; and `softcap_logit_share`, `softcap_token_share`. Means have their standard error
+        active; and, where there is a cap, `softcap_logit_share`, `softcap_token_share`. Means
+        have their standard error
         over groups. Attr ``tokens``.
     """
     sums, visits = _Sums(model.config.n_layer, model.config.softcap), range(model.config.n_layer)
@@ -63,7 +64,7 @@ def residual(model: Network) -> Reducer:
 class _Sums:
     """What is kept of a pass."""
 
-    def __init__(self, n_visit: int, cap: float) -> None:
+    def __init__(self, n_visit: int, cap: float | None) -> None:
         self.cap = cap
         self.streams, self.capped = GroupedMeans(STREAM, n_visit, len(ROLES)), GroupedMeans(SOFTCAP)
         self.each_visit = GroupedMeans(VISIT, n_visit)
@@ -107,6 +108,8 @@ class _Sums:
 
     def update(self, batch: Batch) -> None:
         """Count logits near the cap."""
+        if self.cap is None:
+            return
         beyond = (batch.logits[torch.from_numpy(batch.rows)].abs() > SATURATED * self.cap).float()
         told = torch.stack([beyond.mean(dim=-1), beyond.amax(dim=-1)])
         self.capped.add(told, _later(batch), batch.group)
@@ -114,7 +117,7 @@ class _Sums:
     def result(self, _: xr.Dataset) -> xr.Dataset:
         """Label everything."""
         data = self.streams.variables("visit", "role") | self.each_visit.variables("visit")
-        data |= self.capped.variables()
+        data |= self.capped.variables() if self.cap is not None else {}
         for values, ending in zip(self.peak, PEAK, strict=True):
             told = f"largest magnitude{ending.replace('_', ', its ')}"
             data[f"peak{ending}"] = variable(("visit", "role"), values, told)

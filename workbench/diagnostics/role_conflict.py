@@ -94,5 +94,8 @@ def _lacks(sample: Sample) -> str:
 
 
 DIAGNOSTIC = Diagnostic(
-    tier="backward", measure=lambda each: role_conflict(each.model, each.rows), lacks=_lacks
+    tier="backward",
+    measure=lambda each: role_conflict(each.model, each.rows),
+    lacks=_lacks,
+    sites=("final_norm",),
 )

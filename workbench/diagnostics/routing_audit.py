@@ -39,11 +39,10 @@ from workbench.diagnostics.separation import Separation, separation
 from workbench.evaluation import ratio_error
 from workbench.model import Network
 from workbench.result import check, variable
-from workbench.text.context_gate import ContextGate, branches, judge_contexts
+from workbench.text.context_gate import ContextGate, branches, context_gate
 from workbench.text.tokenizer import Tokenizer
 from workbench.text.world import Record
 
-NAN = float("nan")
 COLUMNS = (  # variable, where a ProfileAudit holds it, what it is, unit
     ("records", "answers.count", "records judged", "1"),
     ("skipped", "gate.skipped", "records too short for the branch", "1"),
@@ -127,8 +126,6 @@ def routing_audit(
     tokenizer: Tokenizer,
     *,
     context_length: int,
-    branch_position: int | None = None,
-    batch: int = 64,
     mean_hidden: NDArray[np.float64] | None = None,
 ) -> xr.Dataset:
     """Audit how a model answers profiles of records.
@@ -148,10 +145,6 @@ def routing_audit(
         The model's.
     context_length : int
         Tokens the model is given at most [token].
-    branch_position : int, optional
-        Position in the completion that is judged; by default where targets first disagree.
-    batch : int
-        Records in one forward pass.
     mean_hidden : (channel,) float64, optional
         Over a reference text; see `workbench.diagnostics.mean_hidden`. Without it only the bias
         counts as what lifts an answer whatever the prompt.
@@ -176,17 +169,13 @@ def routing_audit(
     head = output_head(model)
     audits = {}
     for name, records in profiles.items():
-        found = branches(
-            records, tokenizer, context_length=context_length, branch_position=branch_position
-        )
-        states = profile_states(model, found, pieces=tokenizer.pieces, batch=batch)
-        embedded = mean_embedding(model, found.contexts)
+        found = branches(records, tokenizer, context_length=context_length)
         audits[name] = _audit(
-            judge_contexts(found),
-            states,
+            context_gate(found),
+            profile_states(model, found, pieces=tokenizer.pieces),
             tokenizer.pieces,
             head=head,
-            embedded=embedded,
+            embedded=mean_embedding(model, found.contexts),
             prior=None if mean_hidden is None else head.weight @ mean_hidden,
         )
     judged = {name: each.answers for name, each in audits.items() if each.gate.passed}
@@ -226,40 +215,29 @@ def _audit(
     """Measure one profile."""
     target, predicted = states.target, states.predicted
     answers = branch_profile(states.logits, target, pieces=pieces)
-    targets = np.unique(target)
+    dominant, wrong, targets = answers.dominant, predicted != target, np.unique(target)
     can_win, rows_can = _winnable(states, targets, head)
-    lifted = dominant_pressure(
-        states.scores,
-        head.bias,
-        target=target,
-        predicted=predicted,
-        dominant=answers.dominant,
-        prior=prior,
-    )
     facts = np.array([each.fact or each.id for each in states.records], dtype=np.str_)
-    wrong = predicted != target
-    stolen = (wrong & (predicted == answers.dominant)).any()
-    risk = escape_risk(
-        head.bias if head.has_bias else None,
-        dominant=answers.dominant,
-        target=target,
-        place=piece_order(pieces),
-        share=lifted.bias_share if stolen else NAN,
+    lifted = dominant_pressure(
+        states.scores, head.bias, target=target, predicted=predicted, dominant=dominant, prior=prior
     )
+    share = lifted.bias_share if (wrong & (predicted == dominant)).any() else np.nan
+    risk = escape_risk(
+        head.bias, dominant=dominant, target=target, place=piece_order(pieces), share=share
+    )
+    asked = {"target": target, "fact": facts, "asked": wrong}
     return ProfileAudit(
         gate=gate,
-        answers=replace(answers, ceiling=float(rows_can.mean()) if rows_can.size else NAN),
-        ceiling=float(can_win.mean()) if can_win.size else NAN,
+        answers=replace(answers, ceiling=float(rows_can.mean()) if rows_can.size else np.nan),
+        ceiling=float(can_win.mean()) if can_win.size else np.nan,
         separation=separation(states.hidden, target),
         pressure=lifted,
         escape=risk if gate.passed else "unjudged",
         imbalance=imbalance(target),
         error=_recall_error(wrong, np.ones(len(target)), facts),
         macro_error=_recall_error(wrong, 1 / (target == target[:, None]).sum(axis=1), facts),
-        hidden_probe=probe(states.hidden, target, fact=facts, asked=wrong),
-        input_probe=Probe()
-        if embedded is None
-        else probe(embedded, target, fact=facts, asked=wrong),
+        hidden_probe=probe(states.hidden, **asked),
+        input_probe=Probe() if embedded is None else probe(embedded, **asked),
         targets=targets,
         counts=_counts(target, predicted, targets),
         reachable=rows_can,
@@ -291,13 +269,13 @@ def _recall_error(
 ) -> float:
     """Return the standard error over facts of the weighted share right; NaN with fewer than two."""
     error = ratio_error(weight * ~wrong, weight, facts) if len(wrong) else None
-    return NAN if error is None else error
+    return np.nan if error is None else error
 
 
 def _by_target(audits: Mapping[str, ProfileAudit], pieces: Sequence[str]) -> xr.Dataset:
     """Label what is counted target by target; what a profile does not ask for is NaN."""
     used = np.unique(np.concatenate([each.targets for each in audits.values()]))
-    table = np.full((4, len(audits), len(used)), NAN)
+    table = np.full((4, len(audits), len(used)), np.nan)
     for row, each in enumerate(audits.values()):
         at = np.searchsorted(used, each.targets)
         table[:, row, at] = [*each.counts, each.reachable]

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 TOP_BIASES = 3
 HOTSPOT = 0.5  # share of records with one target from which a profile is lopsided
 MOSTLY_BIAS, MOSTLY_HIDDEN = 0.67, 0.33  # bias share that settles what presses on a target
-NAN = float("nan")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,11 +16,11 @@ class DominantPressure:
     """What lifts the dominant prediction over the targets, on average over the failed rows."""
 
     rows: int = 0  # failed rows of the profile
-    bias_advantage: float = NAN  # b_dominant - b_target [nat]
-    prior_advantage: float = NAN  # (w_dominant - w_target) . mean hidden state [nat]
-    hidden_advantage: float = NAN  # (w_dominant - w_target) . h [nat], the prior's part included
-    bias_share: float = NAN
-    constant_share: float = NAN  # of bias and prior, which do not depend on the prompt
+    bias_advantage: float = np.nan  # b_dominant - b_target [nat]
+    prior_advantage: float = np.nan  # (w_dominant - w_target) . mean hidden state [nat]
+    hidden_advantage: float = np.nan  # (w_dominant - w_target) . h [nat], the prior's part included
+    bias_share: float = np.nan
+    constant_share: float = np.nan  # of bias and prior, which do not depend on the prompt
     pressure: str = "none"
 
 
@@ -98,10 +97,11 @@ def dominant_pressure(
     failed = np.flatnonzero(predicted != target)
     if not len(failed):
         return DominantPressure()
-    advantage = scores[failed, dominant] - scores[failed, target[failed]]
-    of_bias = bias[dominant] - bias[target[failed]]
+    missed = target[failed]
+    advantage = scores[failed, dominant] - scores[failed, missed]
+    of_bias = bias[dominant] - bias[missed]
     mean_bias, mean_hidden = of_bias.mean(), (advantage - of_bias).mean()
-    mean_prior = NAN if prior is None else float((prior[dominant] - prior[target[failed]]).mean())
+    mean_prior = np.nan if prior is None else float((prior[dominant] - prior[missed]).mean())
     constant = mean_bias + np.nan_to_num(mean_prior)
     return DominantPressure(
         rows=len(failed),
@@ -115,7 +115,7 @@ def dominant_pressure(
 
 
 def escape_risk(
-    bias: NDArray[np.float64] | None,
+    bias: NDArray[np.float64],
     *,
     dominant: int,
     target: NDArray[np.int64],
@@ -129,7 +129,7 @@ def escape_risk(
 
     Parameters
     ----------
-    bias : (vocabulary,) float64 or None
+    bias : (vocabulary,) float64
         Output bias [nat].
     dominant : int
         The most frequent prediction of the profile.
@@ -146,7 +146,7 @@ def escape_risk(
         ``high``: among the top biases and above the targets' mean; ``medium``: only among the top;
         ``low``: otherwise, or when the bias is not what lifts it.
     """
-    if bias is None or not share > MOSTLY_HIDDEN:
+    if not share > MOSTLY_HIDDEN:
         return "low"
     ahead = (bias > bias[dominant]) | ((bias == bias[dominant]) & (place < place[dominant]))
     if int(ahead.sum()) >= TOP_BIASES:
@@ -174,7 +174,7 @@ def imbalance(target: NDArray[np.int64]) -> Imbalance:
     """
     counts: Sequence[int] = np.unique(target, return_counts=True)[1].tolist()
     if not counts:
-        return Imbalance(top_share=NAN, rare=0, hotspot=False)
+        return Imbalance(top_share=np.nan, rare=0, hotspot=False)
     share = max(counts) / len(target)
     lopsided = share >= HOTSPOT and len(counts) > 1 and max(counts) > min(counts)
     return Imbalance(top_share=share, rare=counts.count(1), hotspot=lopsided)

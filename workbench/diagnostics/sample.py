@@ -1,7 +1,7 @@
 """What a diagnostic is, and what it may ask for: a model, its text, and measurements made once."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -213,7 +213,8 @@ def sample(
     tokens : int, optional
         Score about this many tokens at most.
     sequence_length : int, optional
-        Tokens of context; by default what the run was trained with, or 256 for a network.
+        Tokens of context; by default what the run was trained with, or 256 for a network,
+        less where it knows fewer positions.
 
     Raises
     ------
@@ -221,9 +222,10 @@ def sample(
         If a network comes without opened data.
     """
     if isinstance(model, OpenRun):
+        data = corpus if isinstance(corpus, Data) else model.data_of(corpus)
         return Sample(
             model=model.model,
-            data=corpus if isinstance(corpus, Data) else model.data_of(corpus),
+            data=_covering(data, model.model.config.vocab_size),
             sequence_length=sequence_length or model.sequence_length,
             limit=tokens,
             step=int(model.record["steps_done"]),
@@ -236,8 +238,25 @@ def sample(
             found=repr(corpus),
             remedy="Pass text.open_data(...), or a run from evaluation.open_run(...).",
         )
-    length = sequence_length or 256
-    return Sample(model=model, data=corpus, sequence_length=length, limit=tokens)
+    length = sequence_length or min(256, getattr(model, "longest", 256))
+    data = _covering(corpus, model.config.vocab_size)
+    return Sample(model=model, data=data, sequence_length=length, limit=tokens)
+
+
+def _covering(data: Data, n_id: int) -> Data:
+    """Name the ids that a model has beyond its tokenizer: no text holds them, logits do."""
+    own, more = data.tokenizer, n_id - data.tokenizer.vocab_size
+    if more < 1:
+        return data
+    names = tuple(f"<unused {own.vocab_size + at}>" for at in range(more))
+    padded = replace(
+        own,
+        pieces=own.pieces + names,
+        token_bytes=own.token_bytes + (b"",) * more,
+        boundary=np.pad(own.boundary, (0, more), constant_values=True),
+        byte_fallback=np.pad(own.byte_fallback, (0, more)),
+    )
+    return replace(data, tokenizer=padded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,3 +271,10 @@ class Diagnostic:
     measure: Callable[[Sample], xr.Dataset] | None = None
     start: Callable[[Sample], Reducer] | None = None
     lacks: Callable[[Sample], str] = lambda _: ""  # why there is nothing to measure, or ""
+    sites: tuple[str, ...] = ()  # that it needs, beside those of what `start` returns
+
+    def missing(self, sample: Sample) -> str:
+        """Say why there is nothing to measure on a sample, or nothing."""
+        asked = (*self.sites, *(self.start(sample).sites if self.start else ()))
+        absent = [site for site in asked if site not in sample.model.sites()]
+        return self.lacks(sample) or (f"this model has no site {absent[0]}" if absent else "")

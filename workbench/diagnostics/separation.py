@@ -9,7 +9,6 @@ from scipy.spatial.distance import cdist, pdist
 FLOOR = 1e-6  # relative distance below which vectors count as the same
 NEAR = 0.01  # relative distance up to which targets are not told apart
 RATIO = 1.05  # different-target over same-target distance up to which neither are they
-NAN = float("nan")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +19,12 @@ class Separation:
     target has two records or there is only one target.
     """
 
-    ratio: float = NAN  # mean distance of different targets over that of the same
-    same: float = NAN
-    different: float = NAN
-    different_min: float = NAN
-    centroid_min: float = NAN  # between the nearest two centroids
-    margin: float = NAN  # mean over records: nearest other centroid - own one without the record
+    ratio: float = np.nan  # mean distance of different targets over that of the same
+    same: float = np.nan
+    different: float = np.nan
+    different_min: float = np.nan
+    centroid_min: float = np.nan  # between the nearest two centroids
+    margin: float = np.nan  # mean over records: nearest other centroid - own one without the record
     verdict: str = "unjudged"  # low, apart
 
 
@@ -71,13 +70,8 @@ def separation(hidden: NDArray[np.float64], target: NDArray[np.int64]) -> Separa
     margins = _margins(scaled, number, size=size)
     margin = float(margins.mean())
     near = min(found.different, found.centroid_min, margin) <= NEAR
-    return replace(
-        found,
-        ratio=ratio,
-        same=same,
-        margin=margin,
-        verdict="low" if near or ratio <= RATIO else "apart",
-    )
+    verdict = "low" if near or ratio <= RATIO else "apart"
+    return replace(found, ratio=ratio, same=same, margin=margin, verdict=verdict)
 
 
 def _margins(

@@ -111,7 +111,7 @@ def spectral_ranks(sigma: Values, *, tolerance: float) -> dict[str, float]:
 def _perplexity(p: Values) -> float:
     """Return exp of the Shannon entropy, with 0 log 0 = 0."""
     positive = p[p > 0]
-    return float(np.exp(np.sum(positive * np.log(1 / positive))))
+    return float(np.exp(-np.sum(positive * np.log(positive))))  # 1 / p can overflow
 
 
 def spectral_shape(sigma: Values, *, shape: tuple[int, int]) -> dict[str, float]:

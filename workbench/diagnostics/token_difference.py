@@ -18,7 +18,11 @@ SAME = ("model", "training", "data", "initial_state", "steps_done")  # of two se
 
 
 def token_difference(
-    this: Sample, other: Sample, *, seeds: Sequence[Sequence[float | None]] = ((), ())
+    this: Sample,
+    other: Sample,
+    *,
+    seeds: Sequence[Sequence[float | None]] = ((), ()),
+    names: tuple[str, str] = ("The first run", "the other run"),
 ) -> xr.Dataset:
     """Subtract the bits per byte of `other` from those of `this`, split where they arise.
 
@@ -34,14 +38,17 @@ def token_difference(
     seeds : two sequences of float
         Bits per byte of each run's seeds, see `seed_results`. Equal sequences, as two seeds of
         one configuration have, count once; what is not finite is counted and left out.
+    names : two str, optional
+        What the runs are called.
 
     Returns
     -------
     Dataset
         `token_loss` with ``seed_error`` [bit/byte], the standard error of a difference of two
         single seeds, NaN where no configuration has two; or dim ``document`` in its place. Attrs:
-        ``seeds`` (finite ones), ``seeds_not_finite``, ``seed_degrees`` (of freedom of
-        ``seed_error``) and ``seed_quantile``, how many of it 95% of differences stay within.
+        ``run`` and ``reference``, the names; ``seeds`` (finite ones), ``seeds_not_finite``,
+        ``seed_degrees`` (of freedom of ``seed_error``) and ``seed_quantile``, how many of it 95%
+        of differences stay within.
 
     Raises
     ------
@@ -56,12 +63,12 @@ def token_difference(
             remedy="Compare runs of one corpus, or diagnose both on one with --corpus.",
         )
     if this.tokenizer.hash == other.tokenizer.hash:
-        found = token_loss(paired(this, other))
+        found = token_loss(paired(this, other, name=names[1]))
     else:
         found = _by_document(this.table, other.table)
     error, attrs = _seed_spread(seeds)
     found["seed_error"] = variable((), error, "standard error by training seed", "bit/byte")
-    return check(found.assign_attrs(compared=1, **attrs))
+    return check(found.assign_attrs(compared=1, run=names[0], reference=names[1], **attrs))
 
 
 def _seed_spread(seeds: Sequence[Sequence[float | None]]) -> tuple[float, dict[str, float]]:
@@ -79,10 +86,13 @@ def _seed_spread(seeds: Sequence[Sequence[float | None]]) -> tuple[float, dict[s
     return float(np.sqrt(2 * squares / degrees)) if degrees else np.nan, attrs
 
 
-def paired(this: Sample, other: Sample) -> xr.Dataset:
-    """Annotate the tokens that both score: ``excess`` is the loss of `this` minus `other`'s."""
+def paired(this: Sample, other: Sample, *, name: str = "the other run") -> xr.Dataset:
+    """Annotate the tokens that both score: ``excess`` is the loss of `this` minus `other`'s.
+
+    The attr ``reference`` is `name`, what the other run is called.
+    """
     both = slice(min(this.table.sizes["token"], other.table.sizes["token"]))
-    against = other.table.isel(token=both).assign_attrs(reference="the other run")
+    against = other.table.isel(token=both).assign_attrs(reference=name)
     return annotated(this.table.isel(token=both), this.data, against=against)
 
 
@@ -100,7 +110,7 @@ def _by_document(this: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
         "total_excess": variable((), value.sum(), "difference", "bit/byte"),
         "total_excess_standard_error": variable((), error or np.nan, "its error", "bit/byte"),
     }
-    return xr.Dataset(data, coords={"document": at}, attrs={"reference": "the other run"})
+    return xr.Dataset(data, coords={"document": at})
 
 
 def seed_results(run: RunFolder) -> list[float | None]:

@@ -32,7 +32,7 @@ def token_loss(table: xr.Dataset) -> xr.Dataset:
         `loss_cells` by ``token_class``, with shares of tokens and of loss; by ``decile`` too; and
         apart for tokens new and repeated in the context. ``lead_standard_error`` and
         ``excess_lead_standard_error`` are of the distance to the largest, paired over groups;
-        ``total_excess`` is the sum over classes.
+        ``total_excess`` is the sum over classes. Attr ``observations``: what errors are over.
     """
     found, nats = loss_cells(table, ["token_class"]), table.nll.values
     kind, size, n_class = table.token_class.values, table.bytes.values, len(TOKEN_CLASSES)
@@ -63,7 +63,9 @@ def token_loss(table: xr.Dataset) -> xr.Dataset:
         if "decile" in table:
             tenth = loss_cells(table, ["token_class", "decile"])
             found[f"{name}_by_decile"] = tenth[name]
-    return check(found)
+    count, documents = (np.unique(table[name]).size for name in ("group", "document"))
+    told = f"{count} {'documents' if count == documents else 'facts'}"
+    return check(found.assign_attrs(observations=told))
 
 
 DIAGNOSTIC = Diagnostic(

@@ -60,4 +60,4 @@ def unigram_prior(sample: Sample) -> xr.Dataset:
     return check(xr.Dataset(data, coords=coords, attrs=attrs | {"judged": int(judged.sum())}))
 
 
-DIAGNOSTIC = Diagnostic(tier="pass", measure=unigram_prior)
+DIAGNOSTIC = Diagnostic(tier="pass", measure=unigram_prior, sites=("final_norm",))

@@ -133,11 +133,6 @@ def _put(site: str, tensor: Tensor) -> Intervention:
     return Intervention(name=site, edits={site: lambda _: tensor})
 
 
-def _of_sample(sample: Sample) -> xr.Dataset:
-    """Follow the value residual over the kept checkpoints."""
-    return value_residual(sample.history, sample.rows)
-
-
 def _lacks(sample: Sample) -> str:
     """Say why there is nothing to follow."""
     if sample.model.config.value_residual is None:
@@ -145,4 +140,6 @@ def _lacks(sample: Sample) -> str:
     return "" if sample.model.config.n_layer > 1 else "one block alone has no earlier value"
 
 
-DIAGNOSTIC = Diagnostic(tier="intervention", measure=_of_sample, lacks=_lacks)
+DIAGNOSTIC = Diagnostic(
+    tier="intervention", measure=lambda each: value_residual(each.history, each.rows), lacks=_lacks
+)

@@ -1,6 +1,6 @@
 """Bits per byte by protocol, the token table, generation, and opened runs."""
 
-from workbench.evaluation.generation import generate, generate_ids
+from workbench.evaluation.generation import generate
 from workbench.evaluation.opened import (
     Checkpoints,
     OpenRun,
@@ -29,7 +29,6 @@ __all__ = [
     "bits_per_byte",
     "evaluate",
     "generate",
-    "generate_ids",
     "label_table",
     "open_run",
     "ratio_error",

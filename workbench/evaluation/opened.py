@@ -58,10 +58,12 @@ class OpenRun:
         return loaded.to(self.model.head_weight.device)
 
 
-def _remedy(folder: RunFolder, status: str) -> str:
+def _remedy(folder: RunFolder, record: Mapping[str, Any]) -> str:
     """Say what to do about a run without final weights."""
-    if status in ("planned", "running"):
+    if record["status"] in ("planned", "running"):
         return "Wait for it to finish."
+    if record.get("origin") == "watched":
+        return "Probe the live model: diagnostics.diagnose(model.adapt(network), corpus)."
     kept = sorted(folder.checkpoints.glob("step-*.safetensors"))
     again = "Train again with --replace"
     return f"{again}, or begin from -p initial_state {kept[-1]}." if kept else f"{again}."
@@ -95,12 +97,9 @@ def open_run(name: str | Path) -> OpenRun:
     record = folder.record()
     if not (folder.path / "model.safetensors").exists():
         reason = f" ({record['reason']})" if record.get("reason") else ""
-        raise InputError(
-            folder.path,
-            expected="a run with trained weights",
-            found=f"status {record['status']} and no model.safetensors{reason}",
-            remedy=_remedy(folder, record["status"]),
-        )
+        found = f"status {record['status']} and no model.safetensors{reason}"
+        wanted, remedy = "a run with trained weights", _remedy(folder, record)
+        raise InputError(folder.path, expected=wanted, found=found, remedy=remedy)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_model(folder.path).to(device)
     return OpenRun(folder, record, model, load_tokenizer(folder.path / "tokenizer"))

@@ -47,12 +47,9 @@ def stride_of(protocol: str, sequence_length: int) -> int | None:
         return None
     match = re.fullmatch(r"sliding:([1-9]\d*)", protocol)
     if match is None or int(match[1]) > sequence_length:
-        raise InputError(
-            f"protocol {protocol!r}",
-            expected=f"full, or sliding:N with N from 1 to the context {sequence_length}",
-            found=repr(protocol),
-            remedy="Use --protocol full or --protocol sliding:64.",
-        )
+        wanted = f"full, or sliding:N with N from 1 to the context {sequence_length}"
+        remedy = "Use --protocol full or --protocol sliding:64."
+        raise InputError("protocol", expected=wanted, found=repr(protocol), remedy=remedy)
     return int(match[1])
 
 
@@ -90,12 +87,9 @@ def score_batches(
         ``nll`` and ``entropy`` [nat], ``rank`` from 1, ``top1`` and ``top1_probability``.
     """
     if tokens.answers is not None and protocol != "full":
-        raise InputError(
-            f"protocol {protocol!r}",
-            expected="full: records are rows of their own and do not slide",
-            found=repr(protocol),
-            remedy="Leave the protocol out.",
-        )
+        wanted = "full: records are rows of their own and do not slide"
+        remedy = "Leave the protocol out."
+        raise InputError("protocol", expected=wanted, found=repr(protocol), remedy=remedy)
     device = next(model.parameters()).device
     stride = stride_of(protocol, sequence_length)
     rows = windows(tokens, sequence_length=sequence_length, stride=stride, limit=limit, batch=batch)
@@ -120,22 +114,15 @@ def score(logits: Tensor, window: Windows) -> Columns:
     length = window.inputs.shape[1]
     position = np.broadcast_to(np.arange(length), counted.shape)
     earlier = np.tri(length, dtype=bool)  # (T, T) inputs that a position can see
+    same = window.inputs[:, None, :] == window.targets[:, :, None]  # (B, T, T)
     return {
         "offset": window.offsets[counted],
         "id": window.targets[counted],
         "previous": window.inputs[counted],
         "position": position[counted],
-        "repeated": _occurs(window.inputs, window.targets, earlier)[counted],
+        "repeated": (same & earlier).any(axis=-1)[counted],
         **{name: values.cpu().numpy() for name, values in measured.items()},
     }
-
-
-def _occurs(
-    inputs: NDArray[np.int64], targets: NDArray[np.int64], earlier: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Tell for each target (B, T) whether its token is among the inputs it is predicted from."""
-    found: NDArray[np.bool_] = ((inputs[:, None, :] == targets[:, :, None]) & earlier).any(axis=-1)
-    return found
 
 
 def _measure(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -179,21 +166,15 @@ def token_table(
         ``top1_probability``, ``token_class``, ``document``, ``group``, ``position``, ``repeated``.
         Attrs carry the protocol, the context and the tokens the split holds.
     """
+    cut: dict[str, Any] = {"sequence_length": sequence_length, "protocol": protocol}
     parts: list[Columns] = []
     done = 0
-    for part in score_batches(
-        model,
-        tokens,
-        sequence_length=sequence_length,
-        protocol=protocol,
-        limit=limit,
-        batch=batch,
-    ):
+    for part in score_batches(model, tokens, **cut, limit=limit, batch=batch):
         parts.append(part)
         done += len(part["id"])
         if watch is not None:
             watch(done)
-    return label_table(parts, tokens, tokenizer, sequence_length=sequence_length, protocol=protocol)
+    return label_table(parts, tokens, tokenizer, **cut)
 
 
 def label_table(
@@ -206,20 +187,9 @@ def label_table(
 ) -> xr.Dataset:
     """Join scored batches of a split into its token table; see `token_table`."""
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    attrs = {
-        "protocol": protocol if tokens.answers is None else "answers",
-        "context": sequence_length,
-        "split_tokens": len(tokens.ids),
-        "class_names": ",".join(TOKEN_CLASSES),
-        "class_scheme_hash": class_scheme(tokenizer).hash,
-    }
-    return check(xr.Dataset(_label(columns, tokens, tokenizer), attrs=attrs))
-
-
-def _label(columns: Columns, tokens: Tokens, tokenizer: Tokenizer) -> dict[str, xr.Variable]:
-    """Turn scored columns into labelled variables, with what text and tokenizer add."""
     ids, previous, offset = columns["id"], columns["previous"], columns["offset"]
-    classes = classify(class_scheme(tokenizer), ids, previous)
+    scheme = class_scheme(tokenizer)
+    classes = classify(scheme, ids, previous)
     table = {
         "id": ("token id of the target", "1", ids.astype(np.int32)),
         "nll": ("negative log likelihood of the target", "nat", columns["nll"]),
@@ -234,9 +204,17 @@ def _label(columns: Columns, tokens: Tokens, tokenizer: Tokenizer) -> dict[str, 
         "group": ("what moves together", "1", tokens.group_of(offset).astype(np.int32)),
         "repeated": ("occurred earlier in the context", "1", columns["repeated"]),
     }
-    return {
+    attrs = {
+        "protocol": protocol if tokens.answers is None else "answers",
+        "context": sequence_length,
+        "split_tokens": len(tokens.ids),
+        "class_names": ",".join(TOKEN_CLASSES),
+        "class_scheme_hash": scheme.hash,
+    }
+    labelled = {
         name: variable("token", values, what, unit) for name, (what, unit, values) in table.items()
     }
+    return check(xr.Dataset(labelled, attrs=attrs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,12 +248,9 @@ def bits_per_byte(table: xr.Dataset) -> BitsPerByte:
     """
     nll, size = table.nll.values.astype(np.float64), table.bytes.values.astype(np.float64)
     if not np.isfinite(nll).all():
-        raise InputError(
-            "losses",
-            expected="finite numbers",
-            found=f"{int((~np.isfinite(nll)).sum())} of {len(nll)} that are not",
-            remedy="Look for NaN in the weights: this run has diverged.",
-        )
+        found = f"{int((~np.isfinite(nll)).sum())} of {len(nll)} that are not"
+        remedy = "Look for NaN in the weights: this run has diverged."
+        raise InputError("losses", expected="finite numbers", found=found, remedy=remedy)
     if size.sum() <= 0:
         raise ValueError("the scored tokens stand for no byte: is this the right tokenizer?")
     n_document = len(np.unique(table.document.values))

@@ -1,20 +1,23 @@
-"""Widgets: choose, then call diagnostics and plots. Nothing is computed here."""
+"""Widgets: choose or import, then call diagnostics and plots. Nothing is computed here."""
 
+import contextlib
 import html
+import re
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
 import xarray as xr
 
 from workbench import readings, runs
-from workbench.folder import InputError, RunFolder, find_run
+from workbench.folder import PROJECT, InputError, RunFolder, find_run
 from workbench.plots.report import open_diagnosis, run_facts
 from workbench.plots.view import View
 
 
 class RunChooser(widgets.VBox):
-    """A menu of runs with the facts of the chosen one beneath.
+    """A menu of runs with the facts of the chosen one beneath, and a field to import another.
 
     Parameters
     ----------
@@ -28,15 +31,15 @@ class RunChooser(widgets.VBox):
     """
 
     def __init__(self, name: str | None = None) -> None:
-        rows = [row for row in runs.list_runs() if row["status"] in ("finished", "stopped")]
-        if not rows:
+        options = _options()
+        if not options:
             raise InputError(
                 "data/runs",
                 expected="a trained run",
                 found="none",
                 remedy="Make two with: make demo, or one with: python -m workbench train.",
             )
-        names = [row["name"] for row in rows]
+        names = [run for _, run in options]
         if name is not None and name not in names:
             find_run(name)  # says which names are near
             raise InputError(
@@ -45,7 +48,6 @@ class RunChooser(widgets.VBox):
                 found="one that is not",
                 remedy=f"Wait for it, or choose from: {', '.join(names)}.",
             )
-        options = [(_label(row), row["name"]) for row in rows]
         self.menu = widgets.Dropdown(
             options=options,
             value=name or max(names, key=lambda each: find_run(each).path.stat().st_mtime_ns),
@@ -56,7 +58,17 @@ class RunChooser(widgets.VBox):
         hidden = widgets.Layout(display="none", width="32em")
         self.progress = widgets.FloatProgress(max=1.0, layout=hidden)
         self.menu.observe(self._redraw, names="value")
-        super().__init__([self.menu, self.facts, self.progress])
+        self.path = widgets.Combobox(
+            description="file",
+            placeholder="a checkpoint: .pt, .ptz, or a Hugging Face folder",
+            layout=widgets.Layout(width="32em"),
+        )
+        self.path.observe(self._complete, names="value")
+        self.button = widgets.Button(description="import")
+        self.button.on_click(self._import)
+        self.said = widgets.HTML()
+        row = widgets.HBox([self.path, self.button])
+        super().__init__([self.menu, self.facts, self.progress, row, self.said])
         self._redraw()
 
     @property
@@ -97,6 +109,32 @@ class RunChooser(widgets.VBox):
         code = f"diagnostics.diagnose(evaluation.open_run({run!r}), only=[{diagnostic!r}])"
         return View(plot=diagnostic, data=tree[diagnostic].to_dataset(), sentence=said, code=code)
 
+    def _complete(self, change: Any) -> None:
+        """Offer what is in the folder that has been typed so far."""
+        typed = Path(self.path.value).expanduser()
+        folder = typed if typed.is_dir() else typed.parent
+        with contextlib.suppress(OSError):  # not there, or not ours to read
+            inside = sorted(each for each in folder.iterdir() if each.name[0] != ".")
+            self.path.options = [f"{each}/" if each.is_dir() else str(each) for each in inside]
+
+    def _import(self, button: widgets.Button) -> None:
+        """Make a run of the file and choose it; say in place what stands in the way."""
+        from workbench import execution  # brings papermill
+
+        path = Path(self.path.value).expanduser().resolve()
+        name = re.sub(r"[^A-Za-z0-9]+", "-", f"{path.parent.name}-{path.stem}").strip("-")[:80]
+        notebook = PROJECT / "notebooks" / "experiments" / "import.ipynb"
+        self.button.disabled, self.said.value = True, "importing; this takes half a minute"
+        try:
+            made = execution.run_experiment(notebook, name, {"path": str(path)})
+            self.menu.options = _options()
+            self.menu.value = made.name
+            self.said.value = html.escape(made.record()["imported"]["verdict"])
+        except (InputError, execution.NotebookFailed) as error:
+            self.said.value = html.escape(str(error))
+        finally:
+            self.button.disabled = False
+
     def _watch(self, name: str, done: float) -> None:
         """Show what is being measured, and the share that is done."""
         self.progress.value, self.progress.description = done, name
@@ -114,6 +152,12 @@ class RunChooser(widgets.VBox):
 def choose_run(name: str | None = None) -> RunChooser:
     """Return a menu of runs, beginning with `name`; see `RunChooser`."""
     return RunChooser(name)
+
+
+def _options() -> list[tuple[str, str]]:
+    """List the runs that have weights, each with its label."""
+    rows = runs.list_runs()
+    return [(_label(row), row["name"]) for row in rows if row["status"] in ("finished", "stopped")]
 
 
 def _label(row: dict[str, Any]) -> str:

@@ -1,19 +1,19 @@
 """Which blocks and matrices to share, drop, factor or leave; is the embedding wasted."""
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import ipywidgets as widgets
+import numpy as np
 import xarray as xr
 
 from workbench import readings
+from workbench.explore.compared import Compared, seen
 from workbench.explore.panel import Panel
 from workbench.explore.subject import Subject
 from workbench.folder import InputError, RunFolder, write_json
 from workbench.plots.view import View
-from workbench.result import difference
 
-BOTH = "difference"
 CUTS = (4, 2)  # a truncation is shown at these parts of a matrix's rank beside the chosen one
 CALL = "readings.rank_evidence({0}('effective_rank'), activation={0}('activation'), "
 CALL += "ablation={0}('ablation'))"
@@ -42,18 +42,26 @@ def effective_rank(run: str, other: str = "") -> Panel:
         rank after truncation (0: not asked); `change`, what the experiment would do. The button
         writes it into the run's folder.
     """
-    seen = _Views(run, other)
+    runs = Compared(run, other)
+    seen = _Views(runs)
     first = seen.evidence[run]
     mine = first.get("activation", first.effective_rank_ratio)
     names = mine.matrix.values.tolist()
     controls = {
-        "show": widgets.ToggleButtons(options=[BOTH, run, other] if other else [run]),
+        "show": runs.control,
         "measure": widgets.ToggleButtons(options=MEASURES),
         "matrix": widgets.Dropdown(options=names, value=names[int(mine.argmin("matrix"))]),
-        "keep": widgets.IntSlider(max=_size(first), description="keep rank"),
+        "keep": widgets.IntSlider(max=_size(first), continuous_update=False),
         "change": widgets.Dropdown(options=["factor", "share", "drop"], description="experiment"),
     }
-    controls["show"].layout.display = "" if other else "none"
+
+    def follow(_: Any) -> None:
+        rank, keep = seen.rank(run, controls["matrix"].value), controls["keep"]
+        keep.description = f"keep rank (effective: {rank})"
+        keep.value = rank if keep.value else 0  # the model is opened once a rank is asked for
+
+    controls["matrix"].observe(follow, names="value")
+    follow(None)
 
     def write() -> str:
         matrix, change, keep = (controls[name].value for name in ("matrix", "change", "keep"))
@@ -73,86 +81,98 @@ def effective_rank(run: str, other: str = "") -> Panel:
 class _Views:
     """The views of one run or two; what was measured is kept."""
 
-    def __init__(self, run: str, other: str) -> None:
-        self.subjects = {name: Subject(name) for name in (run, other) if name}
+    def __init__(self, runs: Compared) -> None:
+        self.runs = runs
+        self.subjects = {name: Subject(name) for name in runs.names}
         for subject in self.subjects.values():
             if "singular_value" not in subject.group("effective_rank"):
                 del subject._groups["effective_rank"]  # saved before spectra were: measure anew
         self.evidence = {name: _evidence(each) for name, each in self.subjects.items()}
         self.base = cache(lambda name: self._sample(name).rows.losses(self._sample(name).model))
-        self.first, self.other = run, other
+        self.one_cut = cache(self._one_cut)
+        self.tried: dict[str, set[int]] = {}  # ranks by matrix
 
     def overview(self, show: str, measure: str) -> View:
         """Show ranks by block and role, over what a block is worth."""
-        found = self._shown(show)
-        said = readings.rank_map(found["data"], measure=measure)
-        drawn = measure if measure in found["data"] else "effective_rank_ratio"
-        return View(plot="effective_rank", sentence=said, options={"measure": drawn}, **found)
+        drawn = measure if measure in self._whole(show) else "effective_rank_ratio"
+        told = partial(readings.rank_map, measure=measure)
+        return self._judged(show, "effective_rank", told, measure=drawn)
 
     def corners(self, show: str) -> View | None:
         """Show rank beside need."""
-        found = self._shown(show)
-        said = readings.rank_corners(found["data"])
-        judged = {"cost", "activation"} <= set(found["data"])
-        return View(plot="rank_corners", sentence=said, **found) if judged else None
-
-    def _alone(self, show: str) -> str:
-        """Say whose numbers these are, where no difference is drawn."""
-        return f"{self.first} alone: " if show == BOTH else ""
+        judged = {"cost", "activation"} <= set(self._whole(show))
+        return self._judged(show, "rank_corners", readings.rank_corners) if judged else None
 
     def rows(self, show: str) -> View:
         """Show the embedding."""
-        data, code = self._group(show, "embedding")
-        said = self._alone(show) + readings.embedding(data)
-        return View(plot="embedding", data=data, sentence=said, code=code)
+        return self.runs.view(show, lambda name: seen("embedding", *self._group(name, "embedding")))
 
     def spectrum(self, show: str, matrix: str) -> View:
         """Show one matrix."""
-        ranks, code = self._group(show, "effective_rank")
-        data = ranks.sel(matrix=matrix)
-        said = self._alone(show) + readings.spectrum(data)
-        said += readings.heads(self._group(show, "head_rank")[0], matrix)
-        code += f".sel(matrix={matrix!r})"
-        return View(plot="spectrum", data=data, sentence=said, code=code)
+
+        def one(name: str) -> View:
+            ranks, code = self._group(name, "effective_rank")
+            data = ranks.sel(matrix=matrix)
+            heads = self._group(name, "head_rank")[0]
+            said = readings.spectrum(data) + readings.heads(heads, matrix)
+            return seen("spectrum", data, f"{code}.sel(matrix={matrix!r})", said=said)
+
+        return self.runs.view(show, one)
 
     def cut(self, show: str, matrix: str, keep: int) -> View | None:
-        """Show what truncating the matrix costs, once a rank is asked for."""
+        """Show what truncating the matrix costs, once a rank is asked for, beside those tried."""
         if not keep:
             return None
+        size = _size(self._whole(show).sel(matrix=[matrix]))
+        usual = {self.rank(name, matrix) for name in self.runs.shown(show)}
+        tried = self.tried.setdefault(matrix, {max(1, size // part) for part in CUTS})
+        tried |= (usual | {min(keep, size)}) - {0}
+        ranks = sorted(tried)
+
+        def one(name: str) -> View:
+            found = [self.one_cut(name, matrix, rank) for rank in ranks]
+            data = xr.concat(found, "setting", data_vars="all").assign_attrs(chosen=min(keep, size))
+            code = f"sample = explore.Subject({name!r}).sample\ndiagnostics.truncation("
+            code += f"sample.model, sample.rows, matrix={matrix!r}, ranks={ranks})"
+            return seen("truncation", data, code)
+
+        return self.runs.view(show, one)
+
+    def rank(self, name: str, matrix: str) -> int:
+        """Return the effective rank of a matrix; 0 where it has none."""
+        found = float(self.evidence[name].effective_rank.sel(matrix=matrix))
+        return round(found) if np.isfinite(found) else 0
+
+    def _one_cut(self, name: str, matrix: str, rank: int) -> xr.Dataset:
+        """Truncate a matrix to one rank."""
         from workbench import diagnostics
 
-        name = self._name(show)
-        size, sample = _size(self.evidence[name].sel(matrix=[matrix])), self._sample(name)
-        ranks = sorted({min(keep, size), *(max(1, size // part) for part in CUTS)})
-        data = diagnostics.truncation(
-            sample.model, sample.rows, matrix=matrix, ranks=ranks, base=self.base(name)
-        ).assign_attrs(chosen=min(keep, size))
-        code = f"sample = explore.Subject({name!r}).sample\ndiagnostics.truncation(sample.model, "
-        code += f"sample.rows, matrix={matrix!r}, ranks={ranks})"
-        said = self._alone(show) + readings.truncation(data)
-        return View(plot="truncation", data=data, sentence=said, code=code)
-
-    def _name(self, show: str) -> str:
-        """Say which run stands for itself where two are compared."""
-        return self.first if show == BOTH else show
+        sample = self._sample(name)
+        return diagnostics.truncation(
+            sample.model, sample.rows, matrix=matrix, ranks=[rank], base=self.base(name)
+        )
 
     def _sample(self, name: str) -> Any:
         """Open a run on its text."""
         return self.subjects[name].sample
 
-    def _group(self, show: str, group: str) -> tuple[xr.Dataset, str]:
+    def _whole(self, show: str) -> xr.Dataset:
+        """Return the evidence of a run, or of the first of two."""
+        return self.evidence[self.runs.shown(show)[0]]
+
+    def _group(self, name: str, group: str) -> tuple[xr.Dataset, str]:
         """Return a diagnostic of a run, and the call that gives it."""
-        name = self._name(show)
         return self.subjects[name].group(group), f"explore.Subject({name!r}).group({group!r})"
 
-    def _shown(self, show: str) -> dict[str, Any]:
-        """Return the evidence of a run or the difference of two, and the calls that give it."""
-        runs = [self.first, self.other] if show == BOTH else [show]
-        calls = [CALL.format(f"explore.Subject({name!r}).group") for name in runs]
-        if show != BOTH:
-            return {"data": self.evidence[show], "code": calls[0]}
-        data = difference(self.evidence[self.first], self.evidence[self.other])
-        return {"data": data, "code": f"result.difference({', '.join(calls)})"}
+    def _judged(self, show: str, plot: str, reading: Any, **options: Any) -> View:
+        """Show the evidence of a run or the difference of two."""
+
+        def one(name: str) -> View:
+            code = CALL.format(f"explore.Subject({name!r}).group")
+            data = self.evidence[name]
+            return seen(plot, data, code, said=reading(data), **options)
+
+        return self.runs.view(show, one, reading=reading)
 
 
 def _evidence(subject: Subject) -> xr.Dataset:

@@ -1,6 +1,7 @@
 """Why does it predict that, and is it the output bias, the head or the trunk that needs mending."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -9,13 +10,15 @@ import numpy as np
 import xarray as xr
 
 from workbench import readings
+from workbench.explore.compared import Compared, seen
 from workbench.explore.panel import Panel
 from workbench.explore.subject import Subject
 from workbench.plots.view import View
 from workbench.result import difference
 
-BOTH = "difference"
 ALL, CONFUSION, TYPED, HANDED = "all", "a confusion", "a typed prompt", "handed over"
+TOKEN = "a token"  # its words are an offset into the validation split
+PARTS = ["bias", "prior", "context"]
 HINT = "due => predicted, or prompt => due"
 DETAILS = {  # what can be seen below the margins: figure, reading
     "decision": ("components", "what_to_mend"),
@@ -48,14 +51,14 @@ def logit_prior(run: str, other: str = "", *, tokens: Any = None) -> Panel:
         ``prompt => due``; `detail`, seen below; `prior_kept` and `bias_kept`, the sliders of its
         *what if*. The table is the detail's.
     """
-    subjects = {name: _Predictions(name, tokens) for name in (run, other) if name}
+    runs = Compared(run, other)
+    subjects = {name: Predictions(name, tokens) for name in runs.names}
     saved = subjects[run].group("logit_prior")
     failed = np.unique(saved.profile.values[~saved.correct.values.astype(bool)]).tolist()
-    chosen = [ALL, *failed, CONFUSION, TYPED, *([] if tokens is None else [HANDED])]
-    shown = [BOTH, run, other] if other else [run]
+    chosen = [*([] if tokens is None else [HANDED]), ALL, *failed, CONFUSION, TYPED]
     kept: dict[str, Any] = {"min": 0.0, "max": 1.0, "step": 0.05, "value": 1.0}
     controls = {
-        "show": widgets.ToggleButtons(options=shown, layout={"display": "" if other else "none"}),
+        "show": runs.control,
         "chosen": widgets.Dropdown(options=chosen, description="predictions"),
         "words": widgets.Text(description="words", placeholder=HINT, continuous_update=False),
         "detail": widgets.ToggleButtons(options=list(DETAILS)),
@@ -64,32 +67,35 @@ def logit_prior(run: str, other: str = "", *, tokens: Any = None) -> Panel:
     }
 
     def margins(show: str, chosen: str, words: str) -> View:
-        seen = [each for name, each in subjects.items() if show in (BOTH, name)]
-        found = [each.explained((chosen, words)) for each in seen]
-        code = seen[0].code((chosen, words))
-        if show != BOTH:
-            said = readings.logit_prior(found[0])
-            return View(plot="logit_prior", data=found[0], sentence=said, code=code)
-        parts = difference(*found)[["bias", "prior", "context"]].to_dataarray("component")
-        data = _library().mean_parts(parts).assign_attrs(compared=1)
-        return View(plot="components", data=data, sentence=readings.components(data), code=code)
+        return compared_margins(runs, show, lambda name: subjects[name].margins((chosen, words)))
 
     def details(
         show: str, detail: str, chosen: str, words: str, prior_kept: float, bias_kept: float
     ) -> View:
-        each, (plot, reading) = subjects[run if show == BOTH else show], DETAILS[detail]
-        data, code = each.detail(detail, (chosen, words), (prior_kept, bias_kept))
-        said = f"{each.name}: {getattr(readings, reading)(data)}"
-        return View(plot=plot, data=data, sentence=said, code=code)
+        choice, kept = (chosen, words), (prior_kept, bias_kept)
+        return runs.view(show, lambda name: subjects[name].detail(detail, choice, kept))
 
-    title = f"Why does {' or '.join(subjects)} predict that?"
+    title = f"Why does {' or '.join(runs.names)} predict that?"
     return Panel(title, views=[margins, details], controls=controls)
 
 
-class _Predictions(Subject):
+def compared_margins(runs: Compared, show: str, draw: Callable[[str], View]) -> View:
+    """Show the margins of one run, or their paired difference on the same records."""
+    view = runs.view(show, draw, reading=readings.components, subtract=_subtract)
+    return replace(view, plot="components") if "compared" in view.data.attrs else view
+
+
+def _subtract(this: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
+    """Average the differences of the parts of margins, which are paired by record."""
+    parts = difference(this, other)[PARTS].to_dataarray("component")
+    found: xr.Dataset = _library().mean_parts(parts)
+    return found.assign_attrs(compared=1)
+
+
+class Predictions(Subject):
     """A run, its chosen predictions and what is cached of them."""
 
-    def __init__(self, name: str, tokens: Any) -> None:
+    def __init__(self, name: str, tokens: Any = None) -> None:
         super().__init__(name)
         self.offsets = tokens["offset"].values if isinstance(tokens, xr.Dataset) else tokens
         self.states: Callable[[Choice], Any] = cache(self._states)
@@ -106,6 +112,7 @@ class _Predictions(Subject):
             CONFUSION: {"confusion": (first, second) if second else ("", "")},
             TYPED: {"prompt": first or "The", "target": second},
             HANDED: {"offsets": self.offsets},
+            TOKEN: {"offsets": [int(choice[1])]} if choice[0] == TOKEN else {},
         }
         return known.get(choice[0], {"profile": choice[0]})
 
@@ -124,7 +131,7 @@ class _Predictions(Subject):
 
     def _explained(self, choice: Choice) -> xr.Dataset:
         """Split the chosen margins, or take them from the diagnosis."""
-        if choice[0] in (CONFUSION, TYPED, HANDED):
+        if choice[0] in (CONFUSION, TYPED, HANDED, TOKEN):
             found: xr.Dataset = _library().explain_chosen(self.sample, self.states(choice))
             return found
         group = self.group("logit_prior")
@@ -151,25 +158,39 @@ class _Predictions(Subject):
         """Hidden states of the cached text."""
         return _library().final_states(self.sample.model, self.sample.rows)
 
-    def detail(
-        self, detail: str, choice: Choice, kept: tuple[float, float]
-    ) -> tuple[xr.Dataset, str]:
-        """Return what is seen below the margins, and the call that gives it."""
+    def margins(self, choice: Choice) -> View:
+        """Show the chosen margins in parts."""
+        return seen("logit_prior", self.explained(choice), f"{self.code(choice)}\nexplained")
+
+    def why(self, choice: Choice) -> View:
+        """Show what made one token win."""
+        explained = self.explained(choice)
+        means = _library().mean_parts(explained[PARTS].to_dataarray("component"))
+        code = f"{self.code(choice)}\ndiagnostics.mean_parts(explained[{PARTS}].to_dataarray("
+        code += "'component'))"
+        return seen("components", means, code, said=readings.why(explained))
+
+    def detail(self, detail: str, choice: Choice, kept: tuple[float, float]) -> View:
+        """Show what is seen below the margins."""
+        (plot, reading), code = DETAILS[detail], self.code(choice)
         if detail == "decision":
             data = _library().what_to_mend(self.explained(choice), self.group("damping"))
             curves = "diagnostics.diagnose(opened, only=['damping'])['damping']"
-            return data, f"diagnostics.what_to_mend(explained, {curves})"
-        if detail == "components":
-            code = "diagnostics.components(sample.model, states, explained)"
-            return self.components(choice), code
-        if detail == "what if" and kept != (1, 1):
-            return self._damped(kept), (
-                "hidden = diagnostics.final_states(sample.model, sample.rows)\n"
+            code += f"\ndiagnostics.what_to_mend(explained, {curves})"
+        elif detail == "components":
+            data = self.components(choice)
+            code += "\ndiagnostics.components(sample.model, states, explained)"
+        elif detail == "what if" and kept != (1, 1):
+            data = self._damped(kept)
+            code += (
+                "\nhidden = diagnostics.final_states(sample.model, sample.rows)\n"
                 "diagnostics.damping(sample.model, sample.rows, mu=sample.reference[0], "
                 f"hidden=hidden, settings=[{kept}])"
             )
-        noun = DETAILS[detail][0]
-        return self.group(noun), f"diagnostics.diagnose(opened, only=[{noun!r}])[{noun!r}]"
+        else:
+            data = self.group(plot)
+            code += f"\ndiagnostics.diagnose(opened, only=[{plot!r}])[{plot!r}]"
+        return seen(plot, data, code, said=readings.reading(reading, data))
 
 
 def _library() -> Any:

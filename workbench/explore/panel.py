@@ -7,10 +7,12 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
+import traitlets
 import xarray as xr
 
 from workbench.plots.view import View
@@ -33,6 +35,19 @@ def _import_widget() -> None:
 
 
 _import_widget()  # before anything else asks for nbformat
+
+
+class _Figure(go.FigureWidget):
+    """A figure that waits for another to bring plotly; see ``figure.js``."""
+
+    _esm = Path(__file__).with_name("figure.js")
+    _plotly = traitlets.Unicode().tag(sync=True)
+
+
+class _FirstFigure(_Figure):
+    """A figure that brings plotly into the page."""
+
+    _plotly = traitlets.Unicode(str(go.FigureWidget._esm)).tag(sync=True)
 
 
 class Panel(widgets.VBox):
@@ -73,7 +88,7 @@ class Panel(widgets.VBox):
         self._stale: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._message = widgets.HTML()
-        self._figures = [_figure(view) for view in self._views]
+        self._figures = [_figure(view, first=not at) for at, view in enumerate(self._views)]
         self._sentences = [widgets.HTML(_sentence(view)) for view in self._views]
         self._places = [
             widgets.VBox([sentence, figure], layout=_place(view))
@@ -184,6 +199,7 @@ class Panel(widgets.VBox):
                 widget.data = []
                 widget.add_traces(new.data)
             widget.update_layout(new.layout.to_plotly_json(), overwrite=True)
+        widget._repr_mimebundle_()  # also keeps this for a page that is loaded anew
         self._listen(widget)
 
     def _listen(self, widget: go.FigureWidget) -> None:
@@ -226,9 +242,9 @@ class Panel(widgets.VBox):
         return bundle | {"image/svg+xml": drawn, "text/plain": said}
 
 
-def _figure(view: View | None) -> go.FigureWidget:
+def _figure(view: View | None, *, first: bool) -> go.FigureWidget:
     """Make the widget of a view; nothing in it sends data anywhere."""
-    widget = go.FigureWidget(_wide(view) if view else None)
+    widget = (_FirstFigure if first else _Figure)(_wide(view) if view else None)
     widget._config = {"displaylogo": False, "showSendToCloud": False, "plotlyServerURL": ""}
     return widget
 
@@ -243,8 +259,11 @@ def _dress(name: str, control: Any) -> None:
     control.description = control.description or name.replace("_", " ")
     control.layout.margin = "2px 18px 2px 2px"
     control.style.description_width = "initial"
+    if "readout" in control.traits():
+        control.layout.width = "30em"  # or a long label leaves the handle no way
     if "button_width" in control.style.traits():
         control.style.button_width = "auto"
+        control.description += "\u2002"  # the first button would stick to it
         control.layout.display = control.layout.display or "flex"  # or its label stands above
 
 

@@ -1,21 +1,21 @@
 """Which of context, capacity, head, prior and trunk is at fault; may a checkpoint be promoted."""
 
 from collections.abc import Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import ipywidgets as widgets
 import xarray as xr
 
 from workbench import readings, text
+from workbench.explore.compared import Compared, seen
+from workbench.explore.logit_prior import compared_margins
 from workbench.explore.panel import Panel
 from workbench.explore.subject import Subject
 from workbench.plots.profile_targets import cell_names
 from workbench.plots.view import View
-from workbench.result import difference
 
 Profiles = Mapping[str, Sequence[text.Record]]
-BOTH = "difference"
 
 
 def routing_audit(run: str, other: str = "", *, profiles: str = "") -> Panel:
@@ -38,7 +38,8 @@ def routing_audit(run: str, other: str = "", *, profiles: str = "") -> Panel:
         clicks set them. The table holds the records of the cell with their margins in parts.
     """
     table = text.read_profiles(profiles) if profiles else None
-    judged = {name: _Judged(name, table) for name in (run, other) if name}
+    runs = Compared(run, other)
+    judged = {name: _Judged(name, table) for name in runs.names}
     bare = [name for name, each in judged.items() if not each.has_profiles]
     if bare:
         told = f"{bare[0]} has no profiles: pass profiles='TABLE.csv' with prompt,target columns."
@@ -46,46 +47,46 @@ def routing_audit(run: str, other: str = "", *, profiles: str = "") -> Panel:
         return Panel(f"Routing of {run}", views=[lambda: empty], controls={})
     first = judged[run].saved
     cells = cell_names(first)
-    shown = [BOTH, run, other] if other else [run]
     steps = first.step.values.tolist()
     controls = {
-        "show": widgets.ToggleButtons(options=shown, layout={"display": "" if other else "none"}),
+        "show": runs.control,
         "step": widgets.SelectionSlider(options=steps, value=steps[-1], description="step"),
         "cell": widgets.Dropdown(options=["", *cells], description="cell"),
     }
 
     def climb(show: str, step: int) -> View:
-        audits = [each.audit(step) for name, each in judged.items() if show in (BOTH, name)]
-        data = difference(*audits) if show == BOTH else audits[0]
-        calls = [each.code(step) for name, each in judged.items() if show in (BOTH, name)]
-        return View(
-            plot="routing_audit",
-            data=data,
-            sentence=readings.routing_audit(data),
-            code=f"result.difference({', '.join(calls)})" if show == BOTH else calls[0],
-        )
+        def one(name: str) -> View:
+            return seen("routing_audit", judged[name].audit(step), judged[name].code(step))
 
-    def of(show: str) -> _Judged:
-        return judged[run if show == BOTH else show]
+        return runs.view(show, one, reading=readings.routing_audit)
 
-    def targets(show: str, step: int) -> View:
-        data = of(show).audit(step)
-        said = readings.profile_targets(data)
-        return View(plot="profile_targets", data=data, sentence=said, code=of(show).code(step))
+    def each(name: str, show: str, plot: str, data: xr.Dataset, code: str) -> View | None:
+        said = f"{name}: " * bool(other) + readings.reading(plot, data)
+        return seen(plot, data, code, said=said) if name in runs.shown(show) else None
 
-    def history(show: str) -> View:
-        data = of(show).saved
-        said, code = readings.checkpoints(data), of(show).code(steps[-1], "audit_checkpoints")
-        return View(plot="checkpoints", data=data, sentence=said, code=code)
+    def targets(name: str, show: str, step: int) -> View | None:
+        one = judged[name]
+        return each(name, show, "profile_targets", one.audit(step), one.code(step))
 
-    def records(show: str, step: int, cell: str) -> View | None:
-        return of(show).cell(step, *cells[cell], plot="routing_records") if cell else None
+    def history(name: str, show: str) -> View | None:
+        code = judged[name].code(steps[-1], "audit_checkpoints")
+        return each(name, show, "checkpoints", judged[name].saved, code)
+
+    def records(name: str, show: str, step: int, cell: str) -> View | None:
+        if not cell:
+            return None
+        found = judged[name].cell(step, *cells[cell], plot="routing_records")
+        return each(name, show, found.plot, found.data, found.code)
 
     def margins(show: str, step: int, cell: str) -> View | None:
-        return of(show).cell(step, *cells[cell], plot="logit_prior") if cell else None
+        def one(name: str) -> View:
+            return judged[name].cell(step, *cells[cell], plot="logit_prior")
 
-    title = f"Routing of {run}" + (f" and {other}" if other else "")
-    return Panel(title, views=[climb, targets, history, records, margins], controls=controls)
+        return compared_margins(runs, show, one) if cell else None
+
+    by_run = [partial(draw, name) for draw in (targets, history, records) for name in judged]
+    title = f"Routing of {' and '.join(runs.names)}"
+    return Panel(title, views=[climb, *by_run, margins], controls=controls)
 
 
 class _Judged:
@@ -131,7 +132,6 @@ class _Judged:
         """Show the records of one target of a profile."""
         found = self.records(self.near(step), profile)
         data = found.isel(record=found.target.values == target)
-        said = getattr(readings, plot)(data)
         asked = (
             "sample.data.corpus.world.profiles" if self.table is None else "read_profiles(TABLE)"
         )
@@ -142,7 +142,7 @@ class _Judged:
             "diagnostics.routing_records(sample.model, states, pieces=sample.tokenizer.pieces, "
             "reference=sample.reference)"
         )
-        return View(plot=plot, data=data, sentence=said, code=code)
+        return seen(plot, data, code)
 
     def _audit(self, step: int) -> xr.Dataset:
         """Audit the weights of a step."""

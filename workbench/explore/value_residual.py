@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from typing import Any
 
@@ -12,13 +12,14 @@ import xarray as xr
 import yaml
 
 from workbench import readings
+from workbench.explore.compared import Compared, seen
 from workbench.explore.panel import Panel
 from workbench.explore.subject import Subject
 from workbench.folder import PROJECT, RunFolder, replacing
 from workbench.plots.view import View
 from workbench.result import difference
 
-BOTH, NAME = "difference", "value_residual"
+NAME = "value_residual"
 TRAIN = PROJECT / "notebooks" / "experiments" / "train.ipynb"
 
 
@@ -38,17 +39,16 @@ def value_residual(run: str, other: str = "") -> Panel:
         Controls: `show` of two runs; `visit`, set by clicks, whose loss curve is measured when
         chosen; `mix`, one more to try there. The button writes the retrained comparison.
     """
-    subjects = {name: Subject(name) for name in (run, other) if name}
+    runs = Compared(run, other)
+    subjects = {name: Subject(name) for name in runs.names}
     saved = {name: _saved(each) for name, each in subjects.items()}
-    if other:
-        both = saved[run], saved[other]
-        saved[BOTH] = {name: _difference(both[0][name], both[1][name]) for name in both[0]}
 
-    def overview(show: str, name: str) -> View:
-        data = saved[show][name]
-        calls = [f"explore.Subject({each!r}).group({name!r})" for each in subjects]
-        code = f"result.difference({', '.join(calls)})" if show == BOTH else calls[show != run]
-        return View(plot=name, data=data, sentence=readings.reading(name, data), code=code)
+    def overview(show: str, group: str) -> View:
+        def one(name: str) -> View:
+            return seen(group, saved[name][group], f"explore.Subject({name!r}).group({group!r})")
+
+        told = partial(readings.reading, group)
+        return runs.view(show, one, reading=told, subtract=_difference)
 
     @cache
     def trial(name: str) -> Any:
@@ -65,24 +65,24 @@ def value_residual(run: str, other: str = "") -> Panel:
         return diagnostics.mix_cost(trial(name), visit=visit, mix=mix)
 
     def loss(show: str, visit: int, mix: float) -> View | None:
-        if not visit:
-            return None
-        one = run if show == BOTH else show
-        asked, mean = curve(one, visit, mix), saved[one][NAME].sel(visit=visit, drop=True)
-        mean = mean[["mean_cost", "mean_cost_standard_error"]]
-        data = curve(one, visit).assign(mean).assign(asked).assign_attrs(asked.attrs)
-        code = f"trial = diagnostics.trial(explore.Subject({one!r}).sample)\n"
-        code += f"diagnostics.alpha_curve(trial, {visit})"
-        return View(plot="alpha_curve", data=data, sentence=readings.alpha_curve(data), code=code)
+        def one(name: str) -> View:
+            asked, mean = curve(name, visit, mix), saved[name][NAME].sel(visit=visit, drop=True)
+            mean = mean[["mean_cost", "mean_cost_standard_error"]]
+            data = curve(name, visit).assign(mean).assign(asked).assign_attrs(asked.attrs)
+            code = f"trial = diagnostics.trial(explore.Subject({name!r}).sample)\n"
+            code += f"diagnostics.alpha_curve(trial, {visit})"
+            return seen("alpha_curve", data, code)
 
-    controls = _controls(saved[run][NAME], [BOTH, run, other] if other else [run])
+        return runs.view(show, one) if visit else None
+
+    controls = {"show": runs.control, **_controls(saved[run][NAME])}
     views: list[Any] = [lambda show: overview(show, NAME), lambda show: overview(show, "mixing")]
-    title = f"Value residual of {run}" + (f" and {other}" if other else "")
+    title = f"Value residual of {' and '.join(runs.names)}"
     actions = {"write retrained comparison": lambda: f"written: {_plan(subjects[run].folder)}"}
     return Panel(title, views=[*views, loss], controls=controls, actions=actions)
 
 
-def _controls(ds: xr.Dataset, shown: list[str]) -> dict[str, Any]:
+def _controls(ds: xr.Dataset) -> dict[str, Any]:
     """Make the menus, and a slider from nothing to twice the largest mix."""
     ends = 2 * ds.alpha_effective.isel(step=-1).values
     gated = ds.attrs["gate"] == "sigmoid"
@@ -90,9 +90,6 @@ def _controls(ds: xr.Dataset, shown: list[str]) -> dict[str, Any]:
     judged = zip(ds.visit.values.tolist(), ds.decision.values.tolist(), strict=True)
     start = {"value": ds.attrs["init_effective"], "min": low, "max": high, "step": 0.01}
     return {
-        "show": widgets.ToggleButtons(
-            options=shown, layout={"display": "" if len(shown) > 1 else "none"}
-        ),
         "visit": widgets.Dropdown(
             options=[("none", 0), *((f"{v}: {told}", v) for v, told in judged if told)],
             description="visit",

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from workbench.folder import InputError, find_run, read_json, replacing, write_json
 from workbench.model.config import ModelConfig, from_json, preset, to_json
 from workbench.model.network import Network, new_network
+
+READ_AT_ONCE = 2**22  # numbers
 
 
 def save_state(model: Network, path: Path) -> None:
@@ -41,9 +44,8 @@ def load_model(folder: Path, *, weights: Path | None = None) -> Network:
     weights : Path, optional
         Other weights of the same configuration, such as a kept checkpoint.
     """
-    model = new_network(from_json(read_json(folder / "model.json")), seed=0)
-    load_state(model, read_state(weights or folder / "model.safetensors"))
-    return model.eval()
+    config = from_json(read_json(folder / "model.json"))
+    return assemble(config, read_state(weights or folder / "model.safetensors")).float().eval()
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -59,7 +61,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise InputError(path, expected="a weights file", found="no file", remedy="Check the path.")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return {name: read_tensor(path, name) for name in read_header(path)}
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers meet damage with nearly any exception
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
@@ -79,6 +81,42 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return found
 
 
+def read_header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Read name, shape and dtype (``F32``, ``BF16``, ...) of every tensor of a safetensors file."""
+    with safe_open(path, "pt") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
+
+
+def read_tensor(path: Path, name: str, *, dtype: torch.dtype | None = None) -> Tensor:
+    """Read one tensor into memory of its own."""
+    with safe_open(path, "pt") as file:
+        mapped = file.get_tensor(name)
+        own = torch.empty(mapped.shape, dtype=dtype or mapped.dtype)
+    flat = own.view(-1)
+    for first in range(0, len(flat), READ_AT_ONCE):
+        # What is read of a mapped file stays in memory until the mapping ends: one mapping a part.
+        with safe_open(path, "pt") as file:
+            part = slice(first, first + READ_AT_ONCE)
+            flat[part] = file.get_tensor(name).flatten()[part]
+    return own
+
+
+def assemble(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Network:
+    """Make a network that holds these very tensors: nothing is drawn, nothing is copied.
+
+    Raises
+    ------
+    InputError
+        If names are missing, left over, shaped otherwise, or not of floating point.
+    """
+    with torch.device("meta"):
+        network = Network(config)
+    _fit(state(network), tensors)
+    network.load_state_dict(dict(tensors), assign=True)
+    return network
+
+
 def load_state(model: Network, tensors: Mapping[str, Tensor]) -> None:
     """Copy tensors into the model; every name and shape must agree, all mismatches are listed.
 
@@ -88,6 +126,14 @@ def load_state(model: Network, tensors: Mapping[str, Tensor]) -> None:
         If names are missing, left over, or shaped otherwise. The model is then unchanged.
     """
     own = state(model)
+    _fit(own, tensors)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def _fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Compare names and shapes of tensors with those of a network."""
     problems = [f"missing {name}" for name in own if name not in tensors]
     problems += [f"unexpected {name}" for name in tensors if name not in own]
     problems += [
@@ -95,6 +141,7 @@ def load_state(model: Network, tensors: Mapping[str, Tensor]) -> None:
         for name, tensor in own.items()
         if name in tensors and tensors[name].shape != tensor.shape
     ]
+    problems += [f"{n} holds {t.dtype}" for n, t in tensors.items() if not t.is_floating_point()]
     if problems:
         raise InputError(
             "weights",
@@ -102,9 +149,6 @@ def load_state(model: Network, tensors: Mapping[str, Tensor]) -> None:
             found="; ".join(problems[:8]) + (" ..." if len(problems) > 8 else ""),
             remedy="Set the model fields to the ones these weights were made with.",
         )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
 
 
 def config_from_state(tensors: Mapping[str, Tensor], **unknowable: Any) -> ModelConfig:
@@ -165,9 +209,7 @@ def starting_point(
             found="two",
             remedy="Leave one of them out.",
         )
-    network = new_network(config, seed=seed)
-    if parent:
-        load_state(network, read_state(find_run(parent).path / "model.safetensors"))
-    if initial_state:
-        load_state(network, read_state(Path(initial_state)))
-    return network
+    if not (parent or initial_state):
+        return new_network(config, seed=seed)
+    origin = find_run(parent).path / "model.safetensors" if parent else Path(initial_state)
+    return assemble(config, read_state(origin)).float()

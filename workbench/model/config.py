@@ -3,17 +3,24 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from workbench.folder import InputError, find_run, nearest, read_json
+from workbench.model.rotary import RopeScaling
 from workbench.model.value_residual import ValueResidualConfig
+
+MECHANISMS = {"value_residual": ValueResidualConfig, "rope_scaling": RopeScaling}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Shape of the network. Derived sizes are properties, so they cannot disagree."""
+    """Shape of the network. Derived sizes are properties, so they cannot disagree.
 
-    n_layer: int = 9  # blocks; the first half feeds skips to the second
+    The defaults are the Parameter Golf baseline; the presets ``llama``, ``qwen2`` and ``qwen3``
+    show which fields make those families.
+    """
+
+    n_layer: int = 9  # blocks; in a mixed stream the first half feeds skips to the second
     n_head: int = 8  # query heads
     n_kv_head: int = 4  # key and value heads, each shared by n_head / n_kv_head query heads
     d_model: int = 512  # channels of the residual stream
@@ -21,31 +28,49 @@ class ModelConfig:
     feedforward_multiple: int = 2  # hidden width of the feed-forward, in units of d_model
     tie_embeddings: bool = True  # the output head is the embedding
     rope_base: float = 10000.0
-    softcap: float = 30.0  # logits are softcap * tanh(z / softcap)
+    softcap: float | None = 30.0  # logits are softcap * tanh(z / softcap); None: unbounded
     output_bias: bool = False  # one learned logit offset a token
     value_residual: ValueResidualConfig | None = None
+    head_width: int | None = None  # channels of a head; None: d_model / n_head
+    feedforward_width: int | None = None  # hidden width in place of feedforward_multiple
+    feedforward: Literal["relu2", "swiglu"] = "relu2"  # squared ReLU, or SiLU(gate) * in
+    norm_eps: float | None = None  # of RMS norms with learned weights; None: norms without
+    query_key: Literal["gained", "learned", "plain"] = "gained"  # norm and gain, learned norm, none
+    attention_bias: bool = False  # of queries, keys and values
+    stream: Literal["mixed", "plain"] = "mixed"  # embedding norm and mix, scaled writes, skips
+    rope_direction: Literal[-1, 1] = -1  # heads turn by this times the angle
+    rope_scaling: RopeScaling | None = None
 
     def __post_init__(self) -> None:
-        counts = ("n_layer", "n_head", "n_kv_head", "d_model", "vocab_size", "feedforward_multiple")
-        for name in counts:
+        for name, kind in get_type_hints(ModelConfig).items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            allowed = get_args(kind)
+            if get_origin(kind) is Literal and value not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+            is_count = kind is int or (int in allowed and value is not None)
+            if is_count and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
-        if self.d_model % self.n_head:
+            is_size = kind is float or (float in allowed and value is not None)
+            if is_size and not (isinstance(value, int | float) and 0 < value < math.inf):
+                raise ValueError(f"{name} must be positive and finite, got {value!r}")
+        if self.head_width is None and self.d_model % self.n_head:
             raise ValueError(f"n_head {self.n_head} does not divide d_model {self.d_model}")
         if self.n_head % self.n_kv_head:
             raise ValueError(f"n_kv_head {self.n_kv_head} does not divide n_head {self.n_head}")
         if self.d_head % 2:
             raise ValueError(f"d_head {self.d_head} must be even for the rotary embedding")
-        if not (0 < self.softcap < math.inf and 0 < self.rope_base < math.inf):
-            raise ValueError(
-                f"softcap {self.softcap} and rope_base {self.rope_base} must be positive and finite"
-            )
+        if self.query_key == "learned" and self.norm_eps is None:
+            raise ValueError("query_key learned needs norm_eps")
 
     @property
     def d_head(self) -> int:
         """Width of one head."""
-        return self.d_model // self.n_head
+        return self.head_width or self.d_model // self.n_head
+
+    @property
+    def d_query(self) -> int:
+        """Width of all queries together."""
+        return self.n_head * self.d_head
 
     @property
     def d_key_value(self) -> int:
@@ -55,7 +80,7 @@ class ModelConfig:
     @property
     def d_feedforward(self) -> int:
         """Hidden width of the feed-forward."""
-        return self.feedforward_multiple * self.d_model
+        return self.feedforward_width or self.feedforward_multiple * self.d_model
 
     @property
     def n_encoder(self) -> int:
@@ -65,14 +90,32 @@ class ModelConfig:
     @property
     def n_skip(self) -> int:
         """How many skips connect the first half with the second."""
-        return min(self.n_encoder, self.n_layer - self.n_encoder)
+        return min(self.n_encoder, self.n_layer - self.n_encoder) if self.stream == "mixed" else 0
 
+
+_LLAMA = ModelConfig(
+    n_layer=4,
+    n_head=4,
+    n_kv_head=2,
+    d_model=128,
+    softcap=None,
+    feedforward_width=352,
+    feedforward="swiglu",
+    norm_eps=1e-5,
+    query_key="plain",
+    stream="plain",
+    rope_direction=1,
+)
+_QWEN2 = replace(_LLAMA, norm_eps=1e-6, rope_base=1e6, attention_bias=True)
 
 PRESETS: dict[str, ModelConfig] = {
     "baseline": ModelConfig(),  # the Parameter Golf baseline at its size
     "demo": ModelConfig(  # a CPU-sized baseline with a value residual
         n_layer=4, n_head=4, n_kv_head=2, d_model=128, value_residual=ValueResidualConfig()
     ),
+    "llama": _LLAMA,  # CPU-sized, as are the next two
+    "qwen2": _QWEN2,
+    "qwen3": replace(_QWEN2, attention_bias=False, query_key="learned", head_width=64),
 }
 
 
@@ -86,7 +129,8 @@ def preset(name: str, *, parent: str = "", **overrides: Any) -> ModelConfig:
     parent : str
         Run to take the configuration of instead.
     **overrides
-        Fields of `ModelConfig`; `value_residual` may be a dict, True (its defaults) or None.
+        Fields of `ModelConfig`; `value_residual` and `rope_scaling` may be a dict, True (the
+        defaults) or None.
 
     Raises
     ------
@@ -114,8 +158,8 @@ def preset(name: str, *, parent: str = "", **overrides: Any) -> ModelConfig:
                 found=repr(key),
                 remedy=nearest(key, known),
             )
-    if "value_residual" in overrides:
-        overrides["value_residual"] = _value_residual(overrides["value_residual"])
+    for key in MECHANISMS.keys() & overrides.keys():
+        overrides[key] = _mechanism(key, overrides[key])
     base = from_json(read_json(find_run(parent).path / "model.json")) if parent else PRESETS[name]
     try:
         return replace(base, **overrides)
@@ -125,20 +169,21 @@ def preset(name: str, *, parent: str = "", **overrides: Any) -> ModelConfig:
         ) from error
 
 
-def _value_residual(value: Any) -> ValueResidualConfig | None:
-    """Read the mechanism's configuration from JSON or YAML."""
+def _mechanism(name: str, value: Any) -> Any:
+    """Read the configuration of a mechanism from JSON or YAML."""
+    kind = MECHANISMS[name]
     if value is None or value is False:
         return None
-    if isinstance(value, ValueResidualConfig):
+    if isinstance(value, kind):
         return value
     try:
-        return ValueResidualConfig(**({} if value is True else dict(value)))
+        return kind(**({} if value is True else dict(value)))
     except (TypeError, ValueError) as error:
         raise InputError(
-            "model field 'value_residual'",
-            expected="null, true, or fields of ValueResidualConfig",
+            f"model field {name!r}",
+            expected=f"null, true, or fields of {kind.__name__}",
             found=str(error),
-            remedy="Fields: " + ", ".join(f.name for f in fields(ValueResidualConfig)) + ".",
+            remedy="Fields: " + ", ".join(f.name for f in fields(kind)) + ".",
         ) from error
 
 

@@ -1,9 +1,11 @@
 """The network: a small decoder-only transformer, to be read from top to bottom.
 
-It is the Parameter Golf baseline: RMS norms without weights, rotary attention with grouped
-key/value heads and a learned gain a head, a squared-ReLU feed-forward, learned per-channel scales
-on every write, a mix of the embedding into every block, and skips from the first half of the
-blocks to the second. Parameters carry the official key names, so official weights load as they are.
+By default it is the Parameter Golf baseline: RMS norms without weights, rotary attention with
+grouped key/value heads and a learned gain a head, a squared-ReLU feed-forward, learned per-channel
+scales on every write, a mix of the embedding into every block, and skips from the first half of
+the blocks to the second. Parameters carry the official key names, so official weights load as they
+are. Other fields of the configuration make it a Llama, a Qwen2 or a Qwen3: norms with weights, a
+plain residual stream, a gated feed-forward, biases of queries, keys and values.
 
 Letters: ``B`` rows of a batch, ``T`` positions, ``C`` channels (d_model), ``H`` query heads,
 ``K`` key/value heads, ``D`` channels of a head, ``V`` vocabulary.
@@ -17,12 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workbench.model.config import ModelConfig
+from workbench.model.rotary import Rotary
 from workbench.model.value_residual import ValueResidual
 
 Tap = Callable[[str, Tensor], Tensor]
 
 QUERY_GAIN_INIT = 1.5
-TIED_EMBEDDING_STD = 0.005
+TIED_EMBEDDING_STD = {"mixed": 0.005, "plain": 0.02}  # by kind of stream
 
 
 @dataclass(frozen=True)
@@ -45,36 +48,45 @@ def untouched(site: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-class Rotary(nn.Module):
-    """Rotary position embedding in the half-split layout, turning by minus the angle."""
+class Norm(nn.Module):
+    """RMS norm of the last dim; with a learned weight a channel where there is an eps."""
 
-    def __init__(self, d_head: int, base: float) -> None:
+    def __init__(self, width: int, eps: float | None) -> None:
         super().__init__()
-        exponent = torch.arange(0, d_head, 2, dtype=torch.float32) / d_head
-        self.frequency: Tensor
-        self.register_buffer("frequency", 1.0 / base**exponent, persistent=False)
+        self.eps = eps
+        if eps is not None:
+            self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rotate ``(B, H, T, D)``."""
-        position = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)
-        angle = torch.outer(position, self.frequency)  # (T, D / 2)
-        cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-        first, second = x.chunk(2, dim=-1)
-        return torch.cat([first * cos + second * sin, second * cos - first * sin], dim=-1)
+        """Normalise ``(..., width)``."""
+        normed = F.rms_norm(x, (x.shape[-1],), eps=self.eps)
+        return normed if self.eps is None else normed * self.weight.to(normed.dtype)
 
 
 class Attention(nn.Module):
-    """Causal attention with normalised queries and keys and grouped key/value heads."""
+    """Causal attention with rotated queries and keys and grouped key/value heads."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.n_head, self.n_kv_head = config.n_head, config.n_kv_head
-        self.c_q = nn.Linear(config.d_model, config.d_model, bias=False)
-        self.c_k = nn.Linear(config.d_model, config.d_key_value, bias=False)
-        self.c_v = nn.Linear(config.d_model, config.d_key_value, bias=False)
-        self.proj = nn.Linear(config.d_model, config.d_model, bias=False)
-        self.q_gain = nn.Parameter(torch.full((config.n_head,), QUERY_GAIN_INIT))
-        self.rotary = Rotary(config.d_head, config.rope_base)
+        has_bias = config.attention_bias
+        self.c_q = nn.Linear(config.d_model, config.d_query, bias=has_bias)
+        self.c_k = nn.Linear(config.d_model, config.d_key_value, bias=has_bias)
+        self.c_v = nn.Linear(config.d_model, config.d_key_value, bias=has_bias)
+        self.proj = nn.Linear(config.d_query, config.d_model, bias=False)
+        self.is_gained = config.query_key == "gained"
+        if self.is_gained:
+            self.q_gain = nn.Parameter(torch.full((config.n_head,), QUERY_GAIN_INIT))
+        eps = config.norm_eps if config.query_key == "learned" else None
+        has_norm = config.query_key != "plain"
+        self.q_norm = Norm(config.d_head, eps) if has_norm else nn.Identity()
+        self.k_norm = Norm(config.d_head, eps) if has_norm else nn.Identity()
+        self.rotary = Rotary(
+            config.d_head,
+            config.rope_base,
+            direction=config.rope_direction,
+            scaling=config.rope_scaling,
+        )
 
     def value(self, x: Tensor) -> Tensor:
         """Return this visit's own value, ``(B, K, T, D)``."""
@@ -82,40 +94,54 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, value: Tensor, *, tap: Tap, at: str) -> Tensor:
         """Attend from ``x`` (B, T, C) over ``value`` (B, K, T, D); return (B, T, C)."""
-        query = self.rotary(rms_norm(_heads(self.c_q(x), self.n_head)))
-        query = tap(f"{at}.query", query * self.q_gain.to(query.dtype)[:, None, None])
-        key = tap(f"{at}.key", self.rotary(rms_norm(_heads(self.c_k(x), self.n_kv_head))))
+        query = self.rotary(self.q_norm(_heads(self.c_q(x), self.n_head)))
+        if self.is_gained:
+            query = query * self.q_gain.to(query.dtype)[:, None, None]
+        query = tap(f"{at}.query", query)
+        key = tap(f"{at}.key", self.rotary(self.k_norm(_heads(self.c_k(x), self.n_kv_head))))
         mixed = F.scaled_dot_product_attention(
             query, key, value.to(query.dtype), is_causal=True, enable_gqa=True
         )
         mixed = tap(f"{at}.head_out", mixed)  # (B, H, T, D)
-        return self.proj(mixed.transpose(1, 2).reshape(x.shape))
+        return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
-    """Two matrices around a squared ReLU."""
+    """Two matrices around a squared ReLU, or three around a gate."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.is_gated = config.feedforward == "swiglu"
         self.fc = nn.Linear(config.d_model, config.d_feedforward, bias=False)
+        if self.is_gated:
+            self.gate = nn.Linear(config.d_model, config.d_feedforward, bias=False)
         self.proj = nn.Linear(config.d_feedforward, config.d_model, bias=False)
 
     def forward(self, x: Tensor, *, tap: Tap, at: str) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        return self.proj(tap(f"{at}.feedforward_hidden", F.relu(self.fc(x)).square()))
+        hidden = self.fc(x)
+        hidden = F.silu(self.gate(x)) * hidden if self.is_gated else F.relu(hidden).square()
+        return self.proj(tap(f"{at}.feedforward_hidden", hidden))
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each written into the stream through a learned scale."""
+    """Attention and feed-forward, each reading a norm of the stream and writing into it.
+
+    In a mixed stream the embedding is mixed in first, and writes pass a learned scale a channel.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         d_model = config.d_model
+        self.attn_norm = Norm(d_model, config.norm_eps)
         self.attn = Attention(config)
+        self.mlp_norm = Norm(d_model, config.norm_eps)
         self.mlp = FeedForward(config)
-        self.attn_scale = nn.Parameter(torch.ones(d_model))
-        self.mlp_scale = nn.Parameter(torch.ones(d_model))
-        self.resid_mix = nn.Parameter(torch.stack([torch.ones(d_model), torch.zeros(d_model)]))
+        self.is_mixed = config.stream == "mixed"
+        if self.is_mixed:
+            self.attn_scale = nn.Parameter(torch.ones(d_model))
+            self.mlp_scale = nn.Parameter(torch.ones(d_model))
+            self.resid_mix = nn.Parameter(torch.tensor([[1.0], [0.0]]).expand(2, d_model).clone())
 
     def forward(
         self,
@@ -127,13 +153,19 @@ class Block(nn.Module):
         at: str,
     ) -> Tensor:
         """Visit this block once: (B, T, C) to (B, T, C)."""
-        mix = self.resid_mix.to(x.dtype)
-        x = tap(f"{at}.residual_in", mix[0] * x + mix[1] * embedding)
-        normed = rms_norm(x)
+        if self.is_mixed:
+            mix = self.resid_mix.to(x.dtype)
+            x = mix[0] * x + mix[1] * embedding
+        x = tap(f"{at}.residual_in", x)
+        normed = self.attn_norm(x)
         value = mix_value(tap(f"{at}.value_own", self.attn.value(normed)))
-        write = self.attn_scale.to(x.dtype) * self.attn(normed, value, tap=tap, at=at)
+        write = self.attn(normed, value, tap=tap, at=at)
+        if self.is_mixed:
+            write = self.attn_scale.to(x.dtype) * write
         x = x + tap(f"{at}.attention_out", write)
-        write = self.mlp_scale.to(x.dtype) * self.mlp(rms_norm(x), tap=tap, at=at)
+        write = self.mlp(self.mlp_norm(x), tap=tap, at=at)
+        if self.is_mixed:
+            write = self.mlp_scale.to(x.dtype) * write
         return x + tap(f"{at}.feedforward_out", write)
 
 
@@ -147,26 +179,31 @@ class Network(nn.Module):
         "residual_in",  # (B, T, C) stream after skip and embedding mix
         "value_own",  # (B, K, T, D) value before an earlier one is mixed in
         "value",  # (B, K, T, D) as attended to, and as later visits see it
-        "query",  # (B, H, T, D) after norm, rotation and gain
+        "query",  # (B, H, T, D) after norm, rotation and gain, where there are such
         "key",  # (B, K, T, D) after norm and rotation
         "head_out",  # (B, H, T, D) what each head read, before it is projected into the stream
         "attention_out",  # (B, T, C) as written into the stream
-        "feedforward_hidden",  # (B, T, F) after the squared ReLU
+        "feedforward_hidden",  # (B, T, F) after the squared ReLU or the gate
         "feedforward_out",  # (B, T, C) as written into the stream
     )
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.tok_emb = nn.Embedding(config.vocab_size, config.d_model)
+        # Torch's own draw would be thrown away, and on the device "meta" its imports take seconds.
+        empty = torch.empty(config.vocab_size, config.d_model)
+        self.tok_emb = nn.Embedding.from_pretrained(empty, freeze=False)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.skip_weights = nn.Parameter(torch.ones(config.n_skip, config.d_model))
+        self.is_mixed = config.stream == "mixed"
+        if self.is_mixed:
+            self.skip_weights = nn.Parameter(torch.ones(config.n_skip, config.d_model))
         if config.value_residual is not None:
             self.value_residual = ValueResidual(config.value_residual, config.n_layer)
         if not config.tie_embeddings:
             self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.output_bias:
             self.lm_bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.final_norm = Norm(config.d_model, config.norm_eps)
         self.tap: Tap = untouched
 
     def sites(self) -> tuple[str, ...]:
@@ -188,6 +225,8 @@ class Network(nn.Module):
                 "feedforward_in": block.mlp.fc,
                 "feedforward_out": block.mlp.proj,
             }
+            if self.config.feedforward == "swiglu":
+                weights["feedforward_gate"] = block.mlp.gate
             found += [
                 Matrix(f"block.{number}.{role}", number, role, layer.weight)
                 for role, layer in weights.items()
@@ -213,7 +252,8 @@ class Network(nn.Module):
     def hidden(self, ids: Tensor) -> Tensor:
         """Run the trunk: ids (B, T) to the normalised hidden state (B, T, C)."""
         tap = self.tap
-        x = embedding = tap("embedding", rms_norm(self.tok_emb(ids)))
+        embedding = self.tok_emb(ids)
+        x = embedding = tap("embedding", rms_norm(embedding) if self.is_mixed else embedding)
         skips: list[Tensor] = []
         values: list[Tensor] = []
         for visit, block in enumerate(self.blocks):
@@ -222,17 +262,21 @@ class Network(nn.Module):
                 x = x + weight * skips.pop()
             mix = self._value_mix(visit, values)
             x = block(x, embedding, mix, tap=tap, at=f"visit.{visit}")
-            if visit < self.config.n_encoder:
+            if self.is_mixed and visit < self.config.n_encoder:
                 skips.append(x)
-        return tap("final_norm", rms_norm(tap("residual_out", x)))
+        return tap("final_norm", self.final_norm(tap("residual_out", x)))
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Turn hidden states (..., C) into logits (..., V), bounded by the softcap."""
+        """Turn hidden states (..., C) into logits (..., V)."""
         z = F.linear(hidden, self.head_weight.to(hidden.dtype))
         if self.config.output_bias:
             z = z + self.lm_bias.to(z.dtype)
+        return self.tap("logits", self.capped(z))
+
+    def capped(self, z: Tensor) -> Tensor:
+        """Bound logits by the softcap, where there is one."""
         cap = self.config.softcap
-        return self.tap("logits", cap * torch.tanh(z / cap))
+        return z if cap is None else cap * torch.tanh(z / cap)
 
     def _value_mix(self, visit: int, values: list[Tensor]) -> Callable[[Tensor], Tensor]:
         """Return what this visit does to its own value; `values` remembers earlier ones."""
@@ -256,7 +300,7 @@ def new_network(config: ModelConfig, *, seed: int) -> Network:
     """Make a network with fresh weights, drawn from `seed` alone.
 
     Matrices are uniform within ``1 / sqrt(columns)``, except those that write into the stream and
-    an untied head, which are zero: at step 0 every block is the identity.
+    an untied head, which are zero, as biases are: at step 0 every block is the identity.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global generator
@@ -264,9 +308,9 @@ def new_network(config: ModelConfig, *, seed: int) -> Network:
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name == "tok_emb.weight":
-                std = TIED_EMBEDDING_STD if config.tie_embeddings else 1.0
+                std = TIED_EMBEDDING_STD[config.stream] if config.tie_embeddings else 1.0
                 parameter.normal_(0.0, std, generator=generator)
-            elif name.endswith("proj.weight") or name == "lm_head.weight":
+            elif name.endswith(("proj.weight", ".bias")) or name == "lm_head.weight":
                 parameter.zero_()
             elif parameter.ndim == 2 and name.startswith("blocks.") and "resid_mix" not in name:
                 bound = parameter.shape[1] ** -0.5

@@ -2,6 +2,7 @@
 
 from workbench.plots.ablation import ablation
 from workbench.plots.alpha_curve import alpha_curve
+from workbench.plots.by_run import by_run, join_runs
 from workbench.plots.by_visit import activation, attention, by_visit, residual
 from workbench.plots.checkpoints import checkpoints
 from workbench.plots.components import components
@@ -33,6 +34,7 @@ __all__ = [
     "activation",
     "alpha_curve",
     "attention",
+    "by_run",
     "by_visit",
     "calibration",
     "checkpoints",
@@ -42,6 +44,7 @@ __all__ = [
     "embedding",
     "intervention",
     "intervention_curve",
+    "join_runs",
     "logit_lens",
     "logit_prior",
     "mixing",

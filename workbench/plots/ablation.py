@@ -41,7 +41,7 @@ def ablation(ds: xr.Dataset, *, chosen: str = "") -> go.Figure:
     for at in np.ndindex(shade.shape):
         point = cells.isel(visit=at[0], part=at[1])
         error = float(point.cost_standard_error)
-        spread = f"<br>\u00b1 {error:.1g}" if np.isfinite(error) else ""
+        spread = f"<br>+- {error:.1g}" if np.isfinite(error) else ""
         text[at] = f"{round(float(point.cost), 4):.2g}{spread}{MARKS.get(verdict[at], '')}"
         facts[at] = hover(point, title=places[at[0]][at[1]])
     map_ = go.Heatmap(
@@ -59,7 +59,7 @@ def ablation(ds: xr.Dataset, *, chosen: str = "") -> go.Figure:
     plain = {"showgrid": False, "zeroline": False, "type": "category"}
     close = alike(cells, chosen).values
     legend = LEGENDS["compared" in ds.attrs] + (ALIKE if close.any() else "")
-    title = f"{axis_title(ds.cost)} \u00b1 one standard error<br>{legend}"
+    title = f"{axis_title(ds.cost)} +- one standard error<br>{legend}"
     figure = go.Figure(map_, {"xaxis": plain, "yaxis": plain | {"autorange": "reversed"}})
     corner = {"x": 0, "y": 1, "xref": "paper", "yref": "paper", "yanchor": "bottom"}
     figure.add_annotation(text=title, align="left", showarrow=False, **corner)

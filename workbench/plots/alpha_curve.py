@@ -3,9 +3,11 @@
 import plotly.graph_objects as go
 import xarray as xr
 
+from workbench.plots.by_run import overlaid
 from workbench.plots.style import BLUE, GREEN, INK, ORANGE, axis_title, rounded, styled
 
 
+@overlaid
 def alpha_curve(ds: xr.Dataset) -> go.Figure:
     """Draw what other mixes of one visit cost, with the learned and the initial mix marked.
 

@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from workbench.plots.routing_audit import PALE, cells
+from workbench.plots.routing_audit import PALE, Cell, cells
 from workbench.plots.style import BLUE, SKY, VERMILLION, escaped
 
 STANDS = {  # a checkpoint's coverage against that of step 0
@@ -27,27 +27,19 @@ def checkpoints(ds: xr.Dataset) -> go.Figure:
     """
     owned, above = ds.owned_by_step.values.T, ds.above_floor.values.T
     kinds = np.select([above < 0, owned >= 1, above > 0], [3, 0, 1], default=2)
-    counts = ds.target_unique.values.astype(int)
-    steps, names = ds.step.values.tolist(), [escaped(each) for each in ds.profile.values]
-    text = [
-        [f"{each * n:.0f}/{n}{'!' if low < 0 else ''}" for each, low in zip(*row, strict=True)]
-        for *row, n in zip(owned, above, counts, strict=True)
-    ]
-    facts = [
-        [
-            f"<b>{name}</b>, step {step}<br>coverage less that of step 0: {a:+.2f}"
-            for step, a in zip(steps, row, strict=True)
-        ]
-        for name, row in zip(names, above, strict=True)
-    ]
+    steps, table = ds.step.values.tolist(), []
+    for at, name in enumerate(escaped(each) for each in ds.profile.values):
+        n, row = int(ds.target_unique[at]), []
+        for step, kind, share, low in zip(steps, kinds[at], owned[at], above[at], strict=True):
+            text = f"{share * n:.0f}/{n}{'!' if low < 0 else ''}"
+            facts = f"<b>{name}</b>, step {step}<br>coverage less that of step 0: {low:+.2f}"
+            row.append(Cell(int(kind), text, facts, step))
+        table.append(row)
     figure = cells(
-        kinds.tolist(),
-        text=text,
-        facts=facts,
-        rows=names,
+        table,
+        rows=[escaped(each) for each in ds.profile.values],
         columns=[str(step) for step in steps],
         colours=STANDS,
-        chosen=[steps] * len(names),
         sets="step",
     )
     figure.update_xaxes(title_text="optimizer step [1]; in the cells targets owned, k/n")

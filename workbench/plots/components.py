@@ -4,12 +4,14 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from workbench.plots.by_run import by_run
 from workbench.plots.style import (
     BLUE,
     GREEN,
     GREY,
     INK,
     ORANGE,
+    SERIES,
     VERMILLION,
     escaped,
     hover,
@@ -24,46 +26,57 @@ COLOURS = {
     "feedforward_out": GREEN,
     "embedding": GREY,
 }
-MOST = 32  # rows; the smallest parts of a deeper model share one
+MOST = 32  # rows, where nobody asks for another number
 
 
-def components(ds: xr.Dataset) -> go.Figure:
+def components(ds: xr.Dataset, *, most: int = MOST) -> go.Figure:
     """Draw the mean parts of margins with their intervals, in order; the last row is their sum.
 
     Parameters
     ----------
     ds : Dataset
-        Result of the diagnostic of the same name, or of `diagnostics.mean_parts`.
+        Result of the diagnostic of the same name, or of `diagnostics.mean_parts`; of one run, or of
+        several by `join_runs`.
+    most : int
+        Rows; the smallest parts share one more.
     """
-    means = ds["mean"].values.astype(float)
-    shown = np.sort(np.argsort(-np.abs(means), kind="stable")[:MOST])
-    rows = ds.drop_dims("record", errors="ignore").isel(component=shown)
-    sites = [str(name) for name in rows.component.values]
-    names = [escaped(name.replace(".", " ").replace("_", " ")) for name in sites]
-    facts = [hover(rows.isel(component=at), title=name) for at, name in enumerate(names)]
-    values, low, high = (rows[name].values for name in ("mean", "low", "high"))
-    if len(means) > MOST:
-        names, values = [*names, "all others"], np.append(values, means.sum() - values.sum())
-    names, values = [*names, "margin"], np.append(values, means.sum())
-    labels = [f"{name}  {value:+.2f}" for name, value in zip(names, values, strict=True)]
-    none = [np.nan] * (len(names) - len(sites))
-    centre = rows["mean"].values
-    reach = (np.maximum(each, 0.0) for each in (high - centre, centre - low))  # not -1e-17
-    whiskers = [rounded([*each, *none]) for each in reach]
-    colours = [COLOURS.get(site.split(".")[-1], BLUE) for site in sites]
-    whisker = {"type": "data", "array": whiskers[0], "color": INK}
-    bars = go.Bar(
-        x=rounded(values),
-        y=labels,
-        base=rounded([*(np.cumsum(values[:-1]) - values[:-1]), 0.0]),
-        orientation="h",
-        marker={"color": [*colours, *[GREY] * len(none)]},
-        error_x=whisker | {"arrayminus": whiskers[1], "thickness": 1.4},
-        hovertext=[*facts, *labels[len(facts) :]],
-        hoverinfo="text",
-    )
+    runs = {run: each.drop_dims("record", errors="ignore") for run, each in by_run(ds)}
+    sites = list(dict.fromkeys(n for each in runs.values() for n in each.component.values.tolist()))
+    whole = [each.reindex(component=sites) for each in runs.values()]
+    means = np.nan_to_num([each["mean"].values.astype(float) for each in whole])  # (run, component)
+    shown = np.sort(np.argsort(-np.abs(means).max(axis=0), kind="stable")[:most])
+    names = [escaped(sites[at].replace(".", " ").replace("_", " ")) for at in shown]
+    values, total = means[:, shown], means.sum(axis=1, keepdims=True)
+    if len(sites) > most:
+        names = [*names, "all others"]
+        values = np.column_stack([values, total - values.sum(axis=1, keepdims=True)])
+    values, names = np.column_stack([values, total]), [*names, "margin"]
+    told = [", ".join(f"{value:+.2f}" for value in column) for column in values.T]
+    labels = [f"{name}  {value}" for name, value in zip(names, told, strict=True)]
+    none = [np.nan] * (len(names) - len(shown))
+    own = [COLOURS.get(sites[at].split(".")[-1], BLUE) for at in shown] + [GREY] * len(none)
+    figure = go.Figure(layout={"barmode": "group"})
+    for number, (run, each) in enumerate(zip(runs, whole, strict=True)):
+        rows, line = each.isel(component=shown), values[number]
+        reach = (np.maximum(rows.high - rows["mean"], 0.0), np.maximum(rows["mean"] - rows.low, 0))
+        high, low = (rounded([*width.values, *none]) for width in reach)  # never -1e-17
+        points = [rows.isel(component=at) for at in range(len(shown))]
+        facts = [
+            hover(point, title=f"{run} {name}") for point, name in zip(points, names, strict=False)
+        ]
+        figure.add_bar(
+            x=rounded(line),
+            y=labels,
+            base=rounded([*(np.cumsum(line[:-1]) - line[:-1]), 0.0]),
+            orientation="h",
+            name=run,
+            marker={"color": own if len(runs) == 1 else SERIES[number]},
+            error_x={"type": "data", "array": high, "arrayminus": low}
+            | {"color": INK, "thickness": 1.4},
+            hovertext=[*facts, *labels[len(facts) :]],
+            hoverinfo="text",
+        )
     about = "difference of the mean margins" if ds.attrs.get("compared") else "mean margin"
-    figure = go.Figure(bars)
     figure.update_xaxes(title_text=f"{about} up to this part, 95 % interval of the part [nat]")
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
-    return styled(figure, height=max(240, 90 + 22 * len(labels)))
+    return styled(figure, height=max(240, 90 + (14 + 8 * len(runs)) * len(labels)))

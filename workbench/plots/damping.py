@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from workbench.plots.by_run import overlaid
 from workbench.plots.style import (
     BLUE,
     GREY,
@@ -19,6 +20,7 @@ from workbench.plots.style import (
 from workbench.readings.damping import shown_setting
 
 
+@overlaid
 def damping(ds: xr.Dataset) -> go.Figure:
     """Draw bits per byte against the share of one part that is kept, and one setting by class.
 
@@ -59,7 +61,7 @@ def damping(ds: xr.Dataset) -> go.Figure:
     bars = go.Bar(x=rounded(values), y=classes, orientation="h", marker={"color": colours}, **told)
     figure.add_trace(bars, row=1, col=2)
     figure.update_xaxes(title_text="share of the part that is kept [1]", row=1, col=1)
-    figure.update_yaxes(title_text=f"{axis_title(ds.change)}, 2 errors", row=1, col=1)
+    figure.update_yaxes(title_text=f"{axis_title(ds.change)}<br>2 standard errors", row=1, col=1)
     figure.update_xaxes(title_text="added by class, this setting [bit/byte]", row=1, col=2)
     figure.update_yaxes(type="category", autorange="reversed", row=1, col=2)
     return styled(figure, height=360)

@@ -33,7 +33,8 @@ def effective_rank(ds: xr.Dataset, *, measure: str = MEASURE) -> go.Figure:
     1 is what random weights of that shape have; below 1 (orange) fewer directions carry the
     matrix. Embedding and head stand above the blocks. With a ``step`` dim the cells show the last
     step and a second panel shows the course of each role, as the median over blocks; of
-    `readings.rank_evidence` it shows what each block is worth. Clicks set the control ``matrix``.
+    `readings.rank_evidence` it shows what the block of each visit is worth. Clicks set the control
+    ``matrix``.
 
     Parameters
     ----------
@@ -62,7 +63,12 @@ def effective_rank(ds: xr.Dataset, *, measure: str = MEASURE) -> go.Figure:
     plain = {"showgrid": False, "zeroline": False, "type": "category"}
     figure.update_layout(xaxis=plain, yaxis=plain | {"domain": [floor, 1], "autorange": "reversed"})
     if "block_cost" in ds:
-        _place_course(figure, "block", axis_title(ds.block_cost, width=34), cells + below)
+        _place_course(
+            figure,
+            "visit, in order of execution",
+            axis_title(ds.block_cost, width=34),
+            cells + below,
+        )
     elif has_course:
         title = f"{axis_title(ds[measure], width=34)}<br>median over blocks"
         _place_course(figure, "optimizer step [1]", title, cells + below)
@@ -152,9 +158,9 @@ def _course(ratio: xr.DataArray) -> list[go.Scatter]:
 
 
 def _costs(ds: xr.Dataset) -> go.Bar:
-    """Draw what each block is worth, with two standard errors either way."""
+    """Draw what the block of each visit is worth, with two standard errors either way."""
     return go.Bar(
-        x=[f"block {visit}" for visit in ds.visit.values],
+        x=[f"visit {visit}" for visit in ds.visit.values],
         y=rounded(ds.block_cost),
         error_y={
             "type": "data",

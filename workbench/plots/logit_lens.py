@@ -3,9 +3,11 @@
 import plotly.graph_objects as go
 import xarray as xr
 
+from workbench.plots.by_run import overlaid
 from workbench.plots.style import BLUE, FAINT, hover, rounded, styled
 
 
+@overlaid
 def logit_lens(ds: xr.Dataset) -> go.Figure:
     """Draw median and quartiles of the target's rank by visit, on a logarithmic axis.
 

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from numpy.typing import NDArray
 
-from workbench.plots.routing_audit import PALE, cells, worst_first
+from workbench.plots.routing_audit import PALE, Cell, cells, worst_first
 from workbench.plots.style import BLUE, ORANGE, SKY, escaped, token
 
 KINDS = {  # of a target within its profile
@@ -28,17 +28,13 @@ def profile_targets(ds: xr.Dataset) -> go.Figure:
         Result of `routing_audit`.
     """
     rows = worst_first(ds)
-    found = [_row(rows.isel(profile=index)) for index in range(rows.sizes["profile"])]
-    width = max((len(each) for each in found), default=0)
-    padded = [row + [(None, "", "", "")] * (width - len(row)) for row in found]
+    table = [_row(rows.isel(profile=index)) for index in range(rows.sizes["profile"])]
+    width = max((len(each) for each in table), default=0)
     figure = cells(
-        [[each[0] for each in row] for row in padded],
-        text=[[each[1] for each in row] for row in padded],
-        facts=[[each[2] for each in row] for row in padded],
+        table,
         rows=[escaped(each) for each in rows.profile.values],
         columns=[str(number + 1) for number in range(width)],
         colours=KINDS,
-        chosen=[[each[3] for each in row] for row in padded],
         sets="cell",
     )
     figure.update_xaxes(
@@ -66,20 +62,18 @@ def _order(point: xr.Dataset) -> tuple[list[int], NDArray[np.int64]]:
     return [int(at) for at in order if asked[at] > 0][:MOST], kinds
 
 
-def _row(point: xr.Dataset) -> list[tuple[int | None, str, str, str]]:
-    """Return kind, text, facts and name of every target of a profile, the worst first."""
-    asked, right = point.asked.values, point.right.values
-    answered, can = point.answered.values, point.target_reachable.values
+def _row(point: xr.Dataset) -> list[Cell]:
+    """Return the cells of a profile, a target each, the worst first."""
     shown, kinds = _order(point)
-    name = point.profile.item()
-    return [
-        (
-            int(kinds[at]),
-            f"{token(point.target.values[at], longest=9)}<br>{right[at]:.0f}/{asked[at]:.0f}",
-            f"<b>{escaped(name)}: {token(point.target.values[at])}</b><br>{right[at]:.0f} of "
-            f"{asked[at]:.0f} records get it where due<br>given to {answered[at]:.0f} records in "
-            f"all<br>{'can' if can[at] else 'CANNOT'} win, bias aside",
-            f"{name}: {point.target.values[at]}",
+    profile, row = point.profile.item(), []
+    for at in shown:
+        target = point.isel(target=at)
+        name, share = target.target.item(), f"{target.right:.0f}/{target.asked:.0f}"
+        facts = (
+            f"<b>{escaped(profile)}: {token(name)}</b><br>{target.right:.0f} of "
+            f"{target.asked:.0f} records get it where due<br>given to {target.answered:.0f} "
+            f"records in all<br>{'can' if target.target_reachable else 'CANNOT'} win, bias aside"
         )
-        for at in shown
-    ]
+        text = f"{token(name, longest=9)}<br>{share}"
+        row.append(Cell(int(kinds[at]), text, facts, f"{profile}: {name}"))
+    return row

@@ -1,7 +1,9 @@
 """The report of runs: their saved diagnoses as one page."""
 
 import inspect
+import tomllib
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,45 +14,9 @@ from workbench.folder import InputError, RunFolder, read_jsonl, replacing
 from workbench.plots.page import Part, Section, page
 from workbench.result import open_tree, provenance
 
-HEADINGS = {
-    "effective_rank": "Effective rank",
-    "value_residual": "Value-residual alphas",
-    "logit_prior": "Logit prior",
-    "routing_audit": "Routing audit",
-    "token_loss": "Loss by token class",
-}
-HOW_TO_READ = {
-    "effective_rank": (
-        "Each cell is the effective rank of one weight matrix over that of a random matrix of the "
-        "same shape. Well below 1, the matrix uses few directions and could be factored; that "
-        "says nothing yet about whether the network needs them. Near 1, training has left the "
-        "spectrum as flat as chance."
-    ),
-    "value_residual": (
-        "The mix is how much of the first value each visit adds to its own, followed over the "
-        "kept checkpoints. The projection says how much of the mixed value that is, with its "
-        "sign. Setting a mix to zero in a trained model overstates what a model trained without "
-        "it would lose."
-    ),
-    "logit_prior": (
-        "The margin of the predicted token over its rival, before the softcap, is a sum: output "
-        "bias, mean hidden state (the prior) and what this context adds. A verdict other than "
-        "context means that the winner would lose without a part that no prompt can change. This "
-        "is attribution with the norm held fixed, not a causal claim."
-    ),
-    "routing_audit": (
-        "Each profile climbs a ladder of checks and stops at the first that is red, since a fault "
-        "hides those behind it. The context comes first: where the prompt does not reach the "
-        "model, the model is not to blame. A target is owned when some record that asks for it "
-        "gets it, and merely covered when it appears anywhere in the profile."
-    ),
-    "token_loss": (
-        "The classes split the bits per byte exactly: their contributions sum to the total. The "
-        "excess over counting is what the text's own repetition would have told; in all it is "
-        "recoverable, by class it says where it fell. Intervals are over documents, or over "
-        "facts in a closed world."
-    ),
-}
+_TOLD = tomllib.loads(files("workbench.plots").joinpath("report.toml").read_text(encoding="utf-8"))
+HEADINGS = {name: each["heading"] for name, each in _TOLD.items()}  # in the order of a report
+HOW_TO_READ = {name: " ".join(each["how_to_read"].split()) for name, each in _TOLD.items()}
 
 
 def write_report(runs: Sequence[RunFolder], output: Path) -> None:
@@ -95,9 +61,8 @@ def _part(run: RunFolder) -> Part:
                     how_to_read=HOW_TO_READ.get(name, " ".join(told.split())),
                 )
             )
-    lead = ""
-    if "self_test" in tree.children:
-        lead = readings.self_test(tree["self_test"].to_dataset())
+    tested = tree.children.get("self_test")
+    lead = readings.self_test(tested.to_dataset()) if tested is not None else ""
     limits = {node.attrs.get("measured_tokens", "all") for node in tree.children.values()}
     facts = run_facts(record)
     if limits != {"all"}:
@@ -120,19 +85,13 @@ def open_diagnosis(run: RunFolder) -> xr.DataTree:
         remedy = f"Make it: python -m workbench diagnose {run.name}."
         if not (run.path / "model.safetensors").exists():
             remedy = f"The run has no weights (status {run.record()['status']}): train it first."
-        raise InputError(
-            path,
-            expected="the saved diagnosis of this run",
-            found="a damaged file" if path.exists() else "no file",
-            remedy=remedy,
-        ) from error
+        wanted = "the saved diagnosis of this run"
+        found = "a damaged file" if path.exists() else "no file"
+        raise InputError(path, expected=wanted, found=found, remedy=remedy) from error
     if provenance(tree).get("weights") not in (None, run.weights()):
-        raise InputError(
-            path,
-            expected="a diagnosis of the weights that this run has",
-            found="one of other weights",
-            remedy=f"Measure again: python -m workbench diagnose {run.name}.",
-        )
+        wanted, found = "a diagnosis of the weights that this run has", "one of other weights"
+        remedy = f"Measure again: python -m workbench diagnose {run.name}."
+        raise InputError(path, expected=wanted, found=found, remedy=remedy)
     return tree
 
 

@@ -1,21 +1,13 @@
 """Figure of the routing audit: how far each profile climbs before something is red."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from workbench.plots.style import (
-    BLUE,
-    GREY,
-    INK,
-    VERMILLION,
-    escaped,
-    hover,
-    rounded,
-    styled,
-)
+from workbench.plots.style import BLUE, GREY, INK, VERMILLION, escaped, hover, rounded, styled
 from workbench.readings import judgeable
 
 PALE = "#c9cdd3"  # opaque, so that a dark page leaves the words on it readable
@@ -47,83 +39,74 @@ def routing_audit(ds: xr.Dataset) -> go.Figure:
     if "rung" not in rows.dims:  # measured before there was a ladder
         rows = rows.assign(state=(("profile", "rung"), [["not reached"]] * len(points)))
         rows = rows.assign(localised=("profile", [""] * len(points)))
-    states = rows.state.values.tolist()
-    facts = [
-        [hover(point, title=f"{label}: {rung}") for rung in rows.rung.values]
-        for point, label in zip(points, labels, strict=True)
-    ]
-    figure = cells(
-        [[list(LOOKS).index(each) for each in row] for row in states],
-        text=[
-            [
-                LOOKS[each][1] + (f": {where}" if rung == "probe" and each == "red" else "")
-                for rung, each in zip(rows.rung.values, row, strict=True)
-            ]
-            for row, where in zip(states, rows.localised.values, strict=True)
-        ],
-        facts=facts,
-        rows=labels,
-        columns=[escaped(each) for each in rows.rung.values],
-        colours={name: colour for name, (colour, _) in LOOKS.items()},
-    )
+    rungs = rows.rung.values.tolist()
+    table = []
+    for at, (point, label) in enumerate(zip(points, labels, strict=True)):
+        row, where = [], rows.localised.values[at]
+        for rung, state in zip(rungs, rows.state.values[at].tolist(), strict=True):
+            word = LOOKS[state][1] + (f": {where}" if rung == "probe" and state == "red" else "")
+            facts = hover(point, title=f"{label}: {rung}")
+            row.append(Cell(list(LOOKS).index(state), word, facts))
+        table.append(row)
+    colours = {name: colour for name, (colour, _) in LOOKS.items()}
+    figure = cells(table, rows=labels, columns=[escaped(each) for each in rungs], colours=colours)
     figure.update_xaxes(title_text="checks in order, up to the first that is red [1]")
     return figure
 
 
+class Cell(NamedTuple):
+    """One cell of a table, its texts escaped."""
+
+    level: int | None  # index into the colours; None leaves the cell out
+    text: str = ""  # written in it
+    facts: str = ""  # shown when it is pointed at
+    chosen: object = ""  # what a click sets a control to
+
+
 def cells(
-    level: list[list[int | None]],
+    table: Sequence[Sequence[Cell]],
     *,
-    text: list[list[str]],
-    facts: list[list[str]],
     rows: list[str],
     columns: list[str],
     colours: dict[str, str],
-    chosen: Sequence[Sequence[object]] | None = None,
     sets: str = "",
 ) -> go.Figure:
     """Draw a table of cells, each with a colour, a word and its facts.
 
     Parameters
     ----------
-    level : list of list of int or None
-        Index into `colours`; None leaves a cell out.
-    text, facts : list of list of str
-        What is written in a cell and what is shown when it is pointed at, escaped.
+    table : sequence of sequence of Cell
+        Its rows; short ones are filled up with nothing.
     rows, columns : list of str
         Labels, escaped.
     colours : dict of str
         Colour by meaning, as the legend shows it.
-    chosen : sequence of sequence, optional
-        What a click on each cell sets a control to.
     sets : str, optional
-        Name of that control.
+        Name of the control that a click sets.
     """
-    n = len(colours)
+    n, width = len(colours), len(columns)
+    full = [[*row, *[Cell(None)] * (width - len(row))] for row in table]
     heat = go.Heatmap(
-        z=level,
-        x=list(range(len(columns))),
+        z=[[each.level for each in row] for row in full],
+        x=list(range(width)),
         y=rows,
-        text=text,
+        text=[[each.text for each in row] for row in full],
         texttemplate="%{text}",
-        hovertext=facts,
+        hovertext=[[each.facts for each in row] for row in full],
         hoverinfo="text",
         colorscale=[((at + end) / n, c) for at, c in enumerate(colours.values()) for end in (0, 1)],
         zmin=-0.5,
         zmax=n - 0.5,
-        colorbar={
-            "tickvals": list(range(n)),
-            "ticktext": list(colours),
-            "orientation": "h",
-            "tickangle": 0,
-        }
-        | {"y": 1.0, "yanchor": "bottom", "thickness": 12, "x": 0, "xanchor": "left", "len": 0.7},
+        colorbar={"tickvals": list(range(n)), "ticktext": list(colours), "orientation": "h"}
+        | {"tickangle": 0, "y": 1.0, "yanchor": "bottom", "thickness": 12}
+        | {"x": 0, "xanchor": "left", "len": 0.7},
         xgap=3,
         ygap=3,
-        customdata=chosen,
+        customdata=[[each.chosen for each in row] for row in full] if sets else None,
         meta={"sets": sets} if sets else None,
     )
     figure = go.Figure(heat)
-    figure.update_xaxes(tickvals=list(range(len(columns))), ticktext=columns)
+    figure.update_xaxes(tickvals=list(range(width)), ticktext=columns)
     figure.update_xaxes(showgrid=False, zeroline=False)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     return styled(figure, height=max(280, 170 + 30 * len(rows)))

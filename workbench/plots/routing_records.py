@@ -7,7 +7,7 @@ import xarray as xr
 from workbench.plots.style import FAINT, INK, escaped, styled, token
 
 MOST = 40  # records that are listed
-HEAD = ("prompt", "answer", "P", "P less best other", "rank", "likeliest", "nearest centroid")
+HEAD = ("prompt", "answer", "P", "lead", "rank", "likeliest", "nearest centroid")
 
 
 def routing_records(ds: xr.Dataset) -> go.Figure:
@@ -24,10 +24,11 @@ def routing_records(ds: xr.Dataset) -> go.Figure:
     table = go.Table(
         header={"values": [f"<b>{name}</b>" for name in HEAD], **plain},
         cells={"values": [list(each) for each in zip(*rows, strict=True)], "height": 26, **plain},
-        columnwidth=[26, 10, 8, 8, 5, 42, 20],
+        columnwidth=[26, 10, 7, 7, 7, 42, 20],
     )
     figure = go.Figure(table, {"showlegend": False})
-    said = "P: probability of the target; distances over the root mean square norm [1]"
+    said = "P: probability of the target; lead: that less the best other's; "
+    said += "distances over the root mean square norm [1]"
     figure.add_annotation(text=said, x=0, y=1.0, xanchor="left", yanchor="bottom", showarrow=False)
     figure.update_xaxes(visible=False).update_yaxes(visible=False)
     return styled(figure, height=150 + 46 * len(rows)).update_layout(margin_t=40)

@@ -4,9 +4,11 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from workbench.plots.by_run import overlaid
 from workbench.plots.style import BLUE, GREY, VERMILLION, axis_title, rounded, styled
 
 
+@overlaid
 def spectrum(ds: xr.Dataset) -> go.Figure:
     """Draw the singular values over the band of Gaussian matrices, and the rank over training.
 
@@ -18,16 +20,12 @@ def spectrum(ds: xr.Dataset) -> go.Figure:
     steps = ds if "step" in ds.dims else ds.expand_dims(step=[0])
     curves = steps.isel(singular=slice(min(int(ds.rows), int(ds.columns))))
     index = list(range(1, curves.sizes["singular"] + 1))
-    last = curves.isel(step=-1)
+    last, begin = curves.isel(step=-1), f"step {steps.step.values[0]}"
     figure = make_subplots(cols=2, column_widths=[0.64, 0.36], horizontal_spacing=0.12)
     for values, name, look in (
         (last.singular_value_low, "", {"color": GREY, "width": 1}),
         (last.singular_value_high, "Gaussian of this size", {"color": GREY, "width": 1}),
-        (
-            curves.singular_value[0],
-            f"step {steps.step.values[0]}",
-            {"color": VERMILLION, "dash": "dot"},
-        ),
+        (curves.singular_value[0], begin, {"color": VERMILLION, "dash": "dot"}),
         (last.singular_value, f"step {last.step.item()}", {"color": BLUE, "width": 2}),
     ):
         fill = "tonexty" if name.startswith("Gaussian") else None
@@ -45,6 +43,7 @@ def spectrum(ds: xr.Dataset) -> go.Figure:
     return styled(figure, height=360)
 
 
+@overlaid
 def truncation(ds: xr.Dataset) -> go.Figure:
     """Draw what each rank of a truncated matrix costs, the chosen one marked.
 
@@ -69,9 +68,8 @@ def truncation(ds: xr.Dataset) -> go.Figure:
         )
     )
     figure.add_hline(y=0, line={"color": GREY, "width": 1, "dash": "dot"})
-    figure.update_layout(
-        xaxis={"title": "directions kept [1]", "rangemode": "tozero"},
-        yaxis={"title": f"{axis_title(ds.cost)}, \u00b1 2 errors", "exponentformat": "none"},
-        showlegend=False,
-    )
-    return styled(figure, height=320).update_layout(margin_t=32)
+    title = f"{axis_title(ds.cost, width=34)}<br>2 standard errors"
+    figure.update_layout(showlegend=False)
+    figure.update_xaxes(title="directions kept [1]", rangemode="tozero")
+    figure.update_yaxes(title=title, exponentformat="none")
+    return styled(figure, height=320).update_layout(margin_t=48)

@@ -6,6 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from workbench.plots.by_run import overlaid
 from workbench.plots.style import (
     BLUE,
     DIVERGING,
@@ -19,7 +20,7 @@ from workbench.plots.style import (
 )
 from workbench.readings import visible
 
-WIDE = 14  # tokens in a line of text
+WIDE, FEWEST = 14, 5  # tokens in a line of text, and lines that there is room for
 TOLD = ["probability", "rank", "top1_probability", "excess", "position", "offset"]
 
 
@@ -35,9 +36,12 @@ def text_strip(ds: xr.Dataset, *, name: str = "excess") -> go.Figure:
     """
     n_row = max(1, -(-ds.sizes["token"] // WIDE))
     values = ds[name].values.astype(float)
-    reach = float(np.nanquantile(np.abs(values), 0.95)) if values.size else 1.0
+    reach = float(np.nanquantile(np.abs(values), 0.95)) if values.size else 0.0
+    reach = reach or 1.0  # of nothing, or of one token without excess
     look = {"xgap": 2, "ygap": 2, "texttemplate": "%{text}", "textfont": {"size": 12}}
-    bar = {"outlinewidth": 0, "thickness": 10, "title": {"text": axis_title(ds[name], width=20)}}
+    against = ds.attrs.get("reference", "the reference").split(" (")[0].split(":")[0]
+    title = f"loss above<br>{escaped(against)} [bit]" if name == "excess" else axis_title(ds[name])
+    bar = {"outlinewidth": 0, "thickness": 10, "title": {"text": title}}
     colours = {"colorscale": DIVERGING, "reversescale": True, "zmin": -reach, "zmax": reach}
     figure = go.Figure(
         go.Heatmap(
@@ -53,8 +57,8 @@ def text_strip(ds: xr.Dataset, *, name: str = "excess") -> go.Figure:
         )
     )
     figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False, autorange="reversed")
-    return styled(figure, height=90 + 27 * max(n_row, 5))
+    figure.update_yaxes(visible=False, range=[max(n_row, FEWEST) - 0.5, -0.5])
+    return styled(figure, height=90 + 27 * max(n_row, FEWEST))
 
 
 def _lines(values: list[Any], n_row: int, blank: object) -> list[list[Any]]:
@@ -75,6 +79,7 @@ def _story(point: xr.Dataset) -> str:
     return f"... {escaped(visible(point.before.item(), longest=90))}<br>{facts}"
 
 
+@overlaid
 def position_loss(ds: xr.Dataset) -> go.Figure:
     """Draw the loss along the context, of the model and of the reference.
 
@@ -94,6 +99,7 @@ def position_loss(ds: xr.Dataset) -> go.Figure:
     return styled(figure, height=340)
 
 
+@overlaid
 def calibration(ds: xr.Dataset, *, chosen: str = "all") -> go.Figure:
     """Draw how often the first is right against its probability; the larger, the more tokens.
 

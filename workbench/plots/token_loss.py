@@ -1,5 +1,6 @@
 """Figures of the loss by class of token: how much there is, and how much could be won back."""
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from workbench.plots.style import (
     styled,
     token,
 )
+from workbench.readings.notation import with_error
 
 SAID = {"bin": "positions", "repetition": "", "token_class": "class"}
 FEW = 50  # tokens in a row that is not judged, and not drawn
@@ -56,11 +58,16 @@ def token_loss(ds: xr.Dataset, *, sort: str = "recoverable", clicks: str = "") -
     figure = make_subplots(1, 2, horizontal_spacing=0.04, shared_yaxes=True)
     figure.add_traces(_shares(rows, colours, look), rows=1, cols=1)
     figure.add_traces(bars(rows, name, colours, look), rows=1, cols=2)
-    figure.update_xaxes(title_text="share of all tokens, share of all loss [1]", row=1, col=1)
+    whose = f" of {escaped(ds.attrs['run'])}" if "run" in ds.attrs else ""
+    share = f"share of all tokens, share of all loss{whose} [1]"
+    figure.update_xaxes(title_text=share, row=1, col=1)
     figure.update_xaxes(rangemode="tozero", row=1, col=1)
     total = float(rows[name].sum(skipna=False))
-    kind = "difference from the other run" if "compared" in ds.attrs else "above counting"
-    title = f"{'part' if name == 'contribution' else kind}, total {total:.3f} bit/byte [bit/byte]"
+    kind, against = "part", escaped(ds.attrs.get("reference", "the reference").split(" (")[0])
+    if name == "excess":
+        kind = f"less {against}" if "compared" in ds.attrs else f"above {against}"
+        kind += " (others may pay for what a class wins: it is known only afterwards)"
+    title = "<br>".join(textwrap.wrap(f"{kind}, total {total:.3f} [bit/byte]", 64))
     figure.update_xaxes(title_text=title, range=_reach(rows, name), row=1, col=2)
     figure.update_yaxes(type="category", autorange="reversed")
     return styled(figure, height=max(260, 130 + 34 * len(labels)))
@@ -102,8 +109,9 @@ def _reach(rows: xr.Dataset, name: str) -> list[float | None]:
     errors = np.nan_to_num(rows.get(f"{name}_standard_error", 0 * rows[name]).values)
     values = rows[name].values
     low, high = (values - errors).min(initial=0), (values + errors).max(initial=0)
-    room = 0.35 * (high - low)
-    return rounded([low - room * bool(low < 0 and values.min() < 0), high + room])
+    sides = np.array([values.min(initial=0) < 0, values.max(initial=-1) >= 0])
+    room = (1.0 if sides.all() else 0.45) * (high - low)
+    return rounded([low - room * sides[0], high + room * sides[1]])
 
 
 def _label(point: xr.Dataset, dims: list[Any]) -> str:
@@ -112,6 +120,8 @@ def _label(point: xr.Dataset, dims: list[Any]) -> str:
     if "winner" in point.coords:
         told = [f"{token(point.target.item())} was, {token(point.winner.item())} predicted"]
     count = f"  (n {int(point.tokens):,})" if "tokens" in point else ""
+    if "other_tokens" in point:
+        count = f"  (n {int(point.tokens):,}, {int(point.other_tokens):,})"
     return ", ".join(told).strip() + count
 
 
@@ -142,7 +152,7 @@ def bars(
     shown = {"orientation": "h", "marker": {"color": colours}, "showlegend": False}
     ends = values + np.where(values < 0, -1, 1) * np.nan_to_num(errors)
     text = {
-        "text": [_with_error(value, error) for value, error in zip(values, errors, strict=True)],
+        "text": [f"&nbsp;{with_error(*each)}&nbsp;" for each in zip(values, errors, strict=True)],
         "textposition": ["middle left" if value < 0 else "middle right" for value in values],
     }
     plain = {"mode": "text", "hoverinfo": "skip", "showlegend": False, "cliponaxis": False}
@@ -150,12 +160,3 @@ def bars(
         go.Bar(x=rounded(values), error_x=whisker, **shown, **look),
         go.Scatter(x=rounded(ends), y=look["y"], **text, **plain),
     ]
-
-
-def _with_error(value: float, error: float) -> str:
-    """Write a number with its standard error where there is one."""
-    digits = 3 if abs(value) >= 0.02 else 4
-    told = f"&nbsp;{value:.{digits}f}&nbsp;"
-    if not np.isfinite(error):
-        return told
-    return f"{told}&plusmn; " + (f"{error:.{digits}f}" if error >= 5e-4 else "&lt;0.001") + "&nbsp;"

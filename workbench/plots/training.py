@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -16,6 +17,8 @@ PANELS = {
     "validation_bits_per_byte": ("validation [bit/byte]", GREEN),
     "learning_rate": ("learning rate [1]", ORANGE),
     "grad_norm": ("gradient norm [1]", PURPLE),
+    "update_ratio": ("update over weight [1]", BLUE),
+    "zero_update_share": ("updates that are zero [1]", ORANGE),
 }
 MOST = 1000  # points of one line: more cannot be seen
 
@@ -62,10 +65,8 @@ def training(metrics: Sequence[Mapping[str, Any]]) -> go.Figure:
 
 def _running_median(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the median over a centred window of a twentieth of the points, at least 5."""
-    half = max(2, len(values) // 40)
-    return np.array(
-        [np.median(values[max(0, at - half) : at + half + 1]) for at in range(len(values))]
-    )
+    width = 1 + 2 * max(2, len(values) // 40)
+    return pd.Series(values).rolling(width, center=True, min_periods=1).median().to_numpy()
 
 
 def _thinned(steps: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -189,7 +189,8 @@ class _Sheet:
         place, length = (y, x) if trace.get("orientation") == "h" else (x, y)
         steps = np.diff(np.unique(place[np.isfinite(place)]))
         gap = self.layout.get("bargap", self.template.get("bargap", 0.2))
-        width, base = (1 - gap) * (steps.min() if len(steps) else 1.0), np.zeros(len(place))
+        width = (1 - gap) * (steps.min() if len(steps) else 1.0)
+        base = np.array(listed(trace.get("base", 0.0), len(place)), float)
         mode = self.layout.get("barmode", "group")
         if mode == "group":
             at = next(at for at, each in enumerate(rivals) if each is trace)
@@ -227,10 +228,14 @@ class _Sheet:
                 groups[self._root(pair[at])].append(axes)
             for name, members in groups.items():
                 said = self._axis(name)
-                ends = np.sort([getattr(axes, f"get_{letter}lim")() for axes in members])
-                low, high = ends.min(), ends.max()
+                ends = [end for axes in members for end in getattr(axes, f"get_{letter}lim")()]
                 if name in self.names:
-                    low, high = -0.5, len(self.names[name]) - 0.5
+                    ends = [-0.5, len(self.names[name]) - 0.5]
+                else:
+                    shapes = self.layout.get("shapes", ())
+                    shapes = [each for each in shapes if each.get(f"{letter}ref") == name]
+                    ends += [each[f"{letter}{end}"] for each in shapes for end in "01"]
+                low, high = min(ends), max(ends)
                 if said.get("rangemode") == "tozero":
                     low, high = min(low, 0), max(high, 0)
                 if said.get("range"):
@@ -253,8 +258,14 @@ class _Sheet:
         room = float(np.ptp(said["domain"])) * self.box[2 if letter == "x" else 3] * 0.8
         labels = [plain(each) for each in self.names.get(self._root(name), ())]
         if said.get("tickvals") is not None:
+            low, high = sorted(
+                getattr(axes, f"get_{letter}lim")()
+            )  # which ticks beyond would widen
             texts = said.get("ticktext") or said["tickvals"]
-            axis.set_ticks(self._at(said["tickvals"], name), [plain(each) for each in texts])
+            ticks = zip(self._at(said["tickvals"], name), map(plain, texts), strict=True)
+            axis.set_ticks(
+                *zip(*[(at, text) for at, text in ticks if low <= at <= high], strict=True)
+            )
         elif labels:
             self._name(axes, letter, labels, room)
         else:

@@ -4,6 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from workbench.plots.by_run import overlaid
 from workbench.plots.style import GREY, SERIES, axis_title, escaped, rounded, styled, token
 
 FURTHEST = 8  # tokens above the line that are named
@@ -11,6 +12,7 @@ MOST = 1500  # points drawn; those nearest to the line are left out first
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "pentagon")
 
 
+@overlaid
 def unigram_prior(ds: xr.Dataset) -> go.Figure:
     """Draw bias and prior of every judged token over its log-frequency, by class.
 

@@ -36,6 +36,7 @@ from workbench.readings.token_detail import (
     parts,
     position_loss,
     text_strip,
+    why,
 )
 from workbench.readings.token_loss import token_loss
 from workbench.readings.training import logged, training
@@ -86,6 +87,7 @@ __all__ = [
     "value_residual",
     "visible",
     "what_to_mend",
+    "why",
 ]
 
 

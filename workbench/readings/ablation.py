@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from workbench.readings.notation import with_error
 from workbench.result import grouped_ratio
 
 CAUTION = "This overstates what a network trained without it would lose."
@@ -144,5 +145,4 @@ def intervention_curve(ds: xr.Dataset) -> str:
 def _pair(cost: float, error: float) -> str:
     """Write a cost with its error, and that it is noise where it is."""
     noise = ", noise" if abs(cost) <= 2 * error else ""
-    unsure = f"\u00b1 {error:.1g} bit/byte" if np.isfinite(error) else "bit/byte, error unknown"
-    return f"{cost:+.2g} {unsure}{noise}"
+    return f"{with_error(cost, error, sign='+')} bit/byte{noise}"

@@ -3,7 +3,10 @@
 import numpy as np
 import xarray as xr
 
+from workbench.readings.notation import with_error
 from workbench.readings.phrasing import capital
+
+WIDTH = 3.92  # standard errors in a 95 % interval
 
 
 def components(ds: xr.Dataset) -> str:
@@ -19,8 +22,9 @@ def components(ds: xr.Dataset) -> str:
         return "Not able to judge from parts that are not finite."
     at = int(np.argmax(np.abs(means)))
     name = str(ds.component.values[at]).replace(".", " ").replace("_", " ")
-    error = f"95 % interval {low[at]:+.2f} to {high[at]:+.2f}, " if np.isfinite(low[at]) else ""
-    about = f"{name} {means[at]:+.2f} nat ({error}n {ds.attrs['records']})"
+    number = with_error(means[at], (high[at] - low[at]) / WIDTH, sign="+")
+    error = f"+- standard error over {ds.attrs['groups']} groups, " if np.isfinite(low[at]) else ""
+    about = f"{name} {number} nat ({error}n {ds.attrs['records']})"
     if ds.attrs.get("compared"):
         clear = "beyond" if low[at] > 0 or high[at] < 0 else "within"
         return (

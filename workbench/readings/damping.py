@@ -3,6 +3,8 @@
 import numpy as np
 import xarray as xr
 
+from workbench.readings.notation import with_error
+
 
 def shown_setting(ds: xr.Dataset) -> int:
     """Return the setting that is told: attr ``setting``, else the best that keeps less."""
@@ -30,10 +32,11 @@ def damping(ds: xr.Dataset) -> str:
         number = f"{change:+.4f} bit/byte with no error" if np.isfinite(change) else "not finite"
         return f"Not able to judge keeping {kept}: the change is {number}{lost}."
     certain = abs(change) > 2 * error
-    told = "more than twice its paired error" if certain else "within twice its paired error"
+    told = "more than" if certain else "within"
     meaning = "too much is kept" if certain and change < 0 else "no reason to keep less"
     return (
-        f"Keeping {kept} {'saves' if change < 0 else 'costs'} {abs(change):.4f} of "
-        f"{ds.attrs['bits_per_byte']:.3f} bit/byte ({told}, {error:.4f}) and flips "
-        f"{int(point.flips):,} of {ds.attrs['tokens']:,} winners: {meaning}{lost}."
+        f"Keeping {kept} {'saves' if change < 0 else 'costs'} {with_error(abs(change), error)} of "
+        f"{ds.attrs['bits_per_byte']:.3f} bit/byte (+- paired standard error; "
+        f"{told} twice that) and flips {int(point.flips):,} of {ds.attrs['tokens']:,} winners: "
+        f"{meaning}{lost}."
     )

@@ -3,6 +3,8 @@
 import numpy as np
 import xarray as xr
 
+from workbench.readings.notation import with_error
+
 
 def logit_lens(ds: xr.Dataset) -> str:
     """Name the visit that lowers the loss most, and say so where one does not lower it.
@@ -28,6 +30,6 @@ def logit_lens(ds: xr.Dataset) -> str:
     kept = f", and not clearly at {', '.join(map(str, idle))}, which may still prepare later ones"
     return (
         f"{said} Read by the last visit's head, the loss falls most at visit {most + 1}, by "
-        f"{gain[most]:.2f} (paired standard error {error[most]:.2g}) nat/token"
+        f"{with_error(gain[most], error[most])} nat/token (+- paired standard error)"
         f"{kept if idle.size else ''}."
     )

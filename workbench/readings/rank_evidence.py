@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from workbench.readings.notation import with_error
 from workbench.readings.phrasing import capital
 from workbench.result import check, variable
 
@@ -87,20 +88,20 @@ def rank_map(ds: xr.Dataset, *, measure: str) -> str:
     here = ds.isel(matrix=int(order.argmin("matrix")))
     value, what = float(here[measure]), ds[measure].attrs["long_name"]
     error = float(here.get(f"{measure}_standard_error", np.nan))
-    spread = f" \u00b1 {error:.3f}" if np.isfinite(error) else ""
     if compared:
-        judged = f", {_beyond(value, error)} twice its error" if spread else ""
-        return f"Most apart is {here.matrix.item()}: {value:+.2f}{spread} in {what}{judged}{SEED}"
+        judged = f", {_beyond(value, error)} twice its standard error" if error >= 0 else ""
+        number = with_error(value, error, sign="+")
+        return f"Most apart is {here.matrix.item()}: {number} in {what}{judged}{SEED}"
     median = float(ds[measure].median())
-    said = f"Lowest is {here.matrix.item()}: {value:.2f}{spread} in {what}, median {median:.2f}."
+    number = with_error(value, error)
+    said = f"Lowest is {here.matrix.item()}: {number} in {what}, median {median:.2f}."
     if measure == "effective_rank_ratio" and median > 1 - FLAT:
         said += " Nearly all are as flat as chance, as Muon leaves them: judge by activations."
     if "block_cost" in ds:
         least = ds.isel(visit=int(ds.block_cost.argmin("visit")))
-        price = f"{float(least.block_cost):.3f} \u00b1 {float(least.block_cost_standard_error):.3f}"
-        said += (
-            f" The block worth least is visit {least.visit.item()}: {price} bit/byte without it."
-        )
+        price = with_error(least.block_cost, least.block_cost_standard_error)
+        said += f" Worth least is the block of visit {least.visit.item()}: {price} bit/byte without"
+        said += " it (+- standard error)."
     return said
 
 
@@ -117,8 +118,8 @@ def rank_corners(ds: xr.Dataset) -> str:
     if "compared" in ds.attrs:
         here = ds.isel(matrix=int(abs(ds.cost).argmax("matrix")))
         cost, error = float(here.cost), float(here.cost_standard_error)
-        told = f"{here.matrix.item()}: {cost:+.4f} \u00b1 {error:.4f} bit/byte"
-        return f"Need differs most at {told}, {_beyond(cost, error)} twice its error{SEED}"
+        told = f"{here.matrix.item()}: {with_error(cost, error, sign='+')} bit/byte"
+        return f"Need differs most at {told}, {_beyond(cost, error)} twice its standard error{SEED}"
     names = {corner: ds.matrix.values[ds.corner.values == corner] for corner in CORNERS.values()}
     *notable, busy = names
     found = [f"{corner}: {', '.join(names[corner])}" for corner in notable if names[corner].size]

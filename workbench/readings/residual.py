@@ -8,6 +8,7 @@ from workbench.readings.phrasing import capital, listed
 IDLE = 0.01  # a write this small beside its stream
 DEAD = 0.05  # of the hidden units of a visit
 SATURATED = 0.01  # of the positions with a logit near the cap
+CAPPED = ("", "_standard_error")  # absent where the network has no softcap
 MASSIVE, ABOVE = 100, 1000  # magnitude, and how many times the median of its token
 
 
@@ -37,7 +38,7 @@ def residual(ds: xr.Dataset) -> str:
     dead = [f"{at} ({d:.0%})" for at, d in enumerate(ds.dead_share.values) if d > DEAD]
     massive = ((cells.peak > MASSIVE) & (cells.peak_ratio > ABOVE)).values
     top = cells.isel(site=int(np.where(massive, cells.peak_ratio.values, 0).argmax()))
-    capped = float(ds.softcap_token_share)
+    capped, unsure = (float(ds.get(f"softcap_token_share{end}", np.nan)) for end in CAPPED)
     notes = {
         f"{listed('visit', dead)} with hidden units that none of {ds.attrs['tokens']:,} tokens "
         "activates": bool(dead),
@@ -46,7 +47,7 @@ def residual(ds: xr.Dataset) -> str:
         f"{top.peak_position:.0f}; at 0 that is usual), the largest of {massive.sum()} of "
         f"{massive.size} sites": massive.any(),
         f"{capped:.1%} of positions with a logit beyond 0.9 of the softcap (standard error "
-        f"{float(ds.softcap_token_share_standard_error):.1%})": capped > SATURATED,
+        f"{unsure:.1%})": capped > SATURATED,
     }
     found = [note for note, holds in notes.items() if holds]
     return f"{said} Also: {'; '.join(found)}." if found else said

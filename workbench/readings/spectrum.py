@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from workbench.readings.notation import with_error
 from workbench.readings.phrasing import capital, visible
 from workbench.readings.rank_evidence import LOW_RANK
 
@@ -89,12 +90,13 @@ def truncation(ds: xr.Dataset) -> str:
     here, whole = ds.sel(setting=ds.attrs["chosen"]), int(ds.attrs["bytes_whole"])
     cost, error, saved = float(here.cost), float(here.cost_standard_error), whole - int(here.bytes)
     free = ds.setting.values[(ds.cost <= 2 * ds.cost_standard_error).values]
-    least = f"the least of these ranks within it is {free.min()}" if free.size else "no rank is"
+    least = f"the least rank within it is {free.min()}" if free.size else "no rank is within it"
     return (
-        f"{capital(str(ds.attrs['matrix']))} at rank {ds.attrs['chosen']} adds {cost:.4f} \u00b1 "
-        f"{error:.4f} bit/byte, {'beyond' if cost > 2 * error else 'within'} twice its error "
-        f"({least}), and its factors take {abs(saved):,} bytes {'less' if saved > 0 else 'more'} "
-        f"than {whole:,}, at 2 bytes a parameter. Trained as factors, it would lose less."
+        f"{capital(str(ds.attrs['matrix']))} at rank {ds.attrs['chosen']} adds "
+        f"{with_error(cost, error)} bit/byte (+- standard error), "
+        f"{'beyond' if cost > 2 * error else 'within'} twice its error. {capital(least)}; the "
+        f"factors take {abs(saved):,} bytes {'less' if saved > 0 else 'more'} than {whole:,}, at 2 "
+        "bytes a parameter; trained as factors, it would lose less."
     )
 
 

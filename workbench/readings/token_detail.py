@@ -3,24 +3,34 @@
 import numpy as np
 import xarray as xr
 
+from workbench.readings.notation import with_error
+from workbench.readings.phrasing import capital, visible
+
 FEW = 50  # tokens that are not judged
 AFTERWARDS = {"token_class", "decile", "repetition"}  # known of the target alone
 
 
 def parts(ds: xr.Dataset) -> str:
-    """Name the cell that holds most of the excess, of those with enough tokens."""
+    """Name the cell that holds most of the excess, or of the difference of two runs."""
     dims = list(ds.excess.dims)
     rows = ds[["tokens", "excess", "excess_standard_error"]].stack(case=dims)
     judged = rows.isel(case=np.flatnonzero(rows.tokens >= FEW))
     if not judged.sizes["case"]:
         return f"Not able to judge: of {rows.sizes['case']} cells none has {FEW} tokens."
-    most = judged.isel(case=int(judged.excess.values.argmax()))
+    compared = "compared" in ds.attrs
+    order = np.abs(judged.excess.values) if compared else judged.excess.values
+    most = judged.isel(case=int(order.argmax()))
     where = ", ".join(f"{dim} {most[dim].item()}" for dim in dims)
     against = ds.attrs["reference"].split(" (")[0].split(":")[0]
-    number = f"{_number(most, 'excess', 4)} of {float(rows.excess.sum()):.4f} bit/byte"
+    number = f"{_number(most, 'excess')} of {float(rows.excess.sum()):.4f} bit/byte"
     few = f"{rows.sizes['case'] - judged.sizes['case']} cells with under {FEW} tokens not judged"
+    few += " (+- standard error over documents)"
     if not np.isfinite(most.excess_standard_error):
         return f"Not able to judge {where}: {number}; {few}."
+    if compared:
+        beyond = abs(most.excess) > 2 * most.excess_standard_error
+        number += f", {'beyond' if beyond else 'within'} twice its error"
+        return f"Most apart in {where}: {number}; {few}."
     if float(most.excess) <= 2 * float(most.excess_standard_error):
         return f"No cell is above {against} beyond its error; largest is {where}: {number}; {few}."
     bound = " The split is by the target, known only afterwards: others may pay for what one wins."
@@ -46,7 +56,8 @@ def calibration(ds: xr.Dataset, *, chosen: str = "all") -> str:
         f"Where {chosen} is predicted first (n {count:,}) the model is {word}: probability minus "
         f"accuracy {_number(point, 'class_gap')}. Its calibration error {_number(point, 'ece')} is "
         f"{'more than' if beyond else 'not beyond'} the {float(point.ece_expected):.3f} of chance; "
-        f"loss minus entropy {_number(point, 'class_surprise')} nat/token."
+        f"loss minus entropy {_number(point, 'class_surprise')} nat/token (+- standard error over "
+        "documents)."
     )
 
 
@@ -57,23 +68,27 @@ def position_loss(ds: xr.Dataset) -> str:
         ds, "sentence_gap", "first words are", "dearer than others", "cheaper than others"
     )
     own = _judged(ds, "sentence_excess", "against the reference the model does", "worse", "better")
-    return f"By position {gain}; among sentences {gap}; {own} there. First positions cost " + (
-        f"{_number(ds, 'first_penalty', 4)} bit/byte beyond later ones."
+    said = f"{capital(gain)}. Among sentences {gap}; {own} there; first positions cost "
+    return said + (
+        f"{_number(ds, 'first_penalty')} bit/byte beyond later ones (+- standard error)."
         if np.isfinite(ds.first_penalty)
         else "an unknown amount."
     )
 
 
 def confusions(ds: xr.Dataset) -> str:
-    """Name the pair that loses most, and how often."""
+    """Name the pair that loses most, and how often; or the pair by which two runs differ most."""
     if not ds.sizes["pair"]:
         return "Every target was predicted first."
-    most = ds.isel(pair=0)
+    most, where = ds.isel(pair=0), "Most bits are lost where"
+    said = f"{int(most.tokens)} of {int(most.of_target)} times"
+    if "compared" in ds.attrs:
+        where = "Most apart where"
+        said = f"{int(most.tokens)} times against {int(most.other_tokens)}"
     return (
-        f"Most bits are lost where {most.target.item()!r} stood and {most.winner.item()!r} was "
-        f"predicted: {int(most.tokens)} of {int(most.of_target)} times, "
-        f"{_number(most, 'contribution', 4)} bit/byte. The {ds.sizes['pair']} dearest pairs hold "
-        f"{float(ds.contribution.sum()):.3f} bit/byte."
+        f"{where} {most.target.item()!r} stood and {most.winner.item()!r} was predicted: {said}, "
+        f"{_number(most, 'contribution')} bit/byte (+- standard error over documents). The "
+        f"{ds.sizes['pair']} pairs of most bits hold {float(ds.contribution.sum()):.3f} bit/byte."
     )
 
 
@@ -82,19 +97,39 @@ def text_strip(ds: xr.Dataset) -> str:
     if not ds.sizes["token"]:
         return "No such tokens."
     most = ds.isel(token=int(ds.excess.values.argmax()))
-    count = "1 token" if ds.sizes["token"] == 1 else f"{ds.sizes['token']} tokens"
+    against = ds.attrs.get("reference", "the reference").split(" (")[0].split(":")[0]
+    one = (
+        f"{most.target.item()!r} at {int(most.offset)} ({float(most.excess):+.1f} bit against "
+        f"{against}, probability {float(most.probability):.2g}, rank {int(most['rank'])}; first "
+        f"was {most.winner.item()!r})."
+    )
+    count = ds.sizes["token"]
     return (
-        f"{count}, {float(ds.excess.sum()):+.0f} bit against the reference; "
-        f"most by {most.target.item()!r} at {int(most.offset)} ({float(most.excess):+.1f} bit, "
-        f"probability {float(most.probability):.2g}, rank {int(most['rank'])}; first was "
-        f"{most.winner.item()!r})."
+        one if count == 1 else f"{count} tokens, {float(ds.excess.sum()):+.0f} bit; most by {one}"
     )
 
 
-def _number(point: xr.Dataset, name: str, digits: int = 3) -> str:
+def why(ds: xr.Dataset) -> str:
+    """Say what made a token the winner over its rival, which is the target where it was wrong.
+
+    Parameters
+    ----------
+    ds : Dataset
+        `logit_prior` of one record.
+    """
+    one = ds.isel(record=0)
+    names = [f"'{visible(str(one[each].item()))}'" for each in ("winner", "rival")]
+    parts = ", ".join(f"{name} {float(one[name]):+.2f}" for name in ("bias", "prior", "context"))
+    rival = "runner-up" if one.correct else "target"
+    return (
+        f"{names[0]} over the {rival} {names[1]} by {float(one.margin):+.2f} nat: {parts}. It wins "
+        f"by its {str(one.verdict.item()).replace('both', 'bias or prior, either')}."
+    )
+
+
+def _number(point: xr.Dataset, name: str) -> str:
     """Write a number with its standard error."""
-    error = float(point[f"{name}_standard_error"])
-    return f"{float(point[name]):.{digits}f} (standard error {error:.{digits}f})"
+    return with_error(point[name], point[f"{name}_standard_error"])
 
 
 def _judged(ds: xr.Dataset, name: str, subject: str, above: str, below: str) -> str:
@@ -104,5 +139,5 @@ def _judged(ds: xr.Dataset, name: str, subject: str, above: str, below: str) -> 
         return f"not measured whether {subject} {above} (too few)"
     if not abs(value) > 2 * error:
         return f"not able to tell that {subject} {above} ({_number(ds, name)} nat/token)"
-    by = f"{abs(value):.3f} (standard error {error:.3f}) nat/token"
-    return f"{subject} {above if value > 0 else below} by {by}"
+    by = with_error(abs(value), error)
+    return f"{subject} {above if value > 0 else below} by {by} nat/token"

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import xarray as xr
 
+from workbench.readings.notation import with_error
 from workbench.readings.phrasing import capital
 
 FEW_TOKENS = 200
@@ -38,6 +39,8 @@ def token_loss(ds: xr.Dataset) -> str:
     )
     if "excess" in ds:
         return f"{_recoverable(ds, rows)} {first}{small}."
+    if "contribution_standard_error" in ds:
+        small += f" {_over(ds)}"
     excess = rows.loss_share.values / rows.token_share.values
     dearest = rows.isel(token_class=int(np.argmax(excess)))
     if _class(dearest) == _class(most):
@@ -53,10 +56,9 @@ def token_loss(ds: xr.Dataset) -> str:
 def _recoverable(ds: xr.Dataset, rows: xr.Dataset) -> str:
     """Tell what the reference would surely save, which is in all, and what class it comes from."""
     order = np.argsort(-rows.excess.values, kind="stable")
-    most, against = rows.isel(token_class=order[0]), ds.attrs["reference"].split(" (")[0]
-    name = against.split(":")[0]
+    most, name = rows.isel(token_class=order[0]), ds.attrs["reference"].split(" (")[0].split(":")[0]
     total, error = float(ds.total_excess), float(ds.total_excess_standard_error)
-    number = f"{_number(ds, 'total_')} bit/byte above {against}"
+    number = f"{_number(ds, 'total_')} bit/byte above {name}"
     clear = float(most.excess) > 2 * float(most.excess_standard_error)
     if not math.isfinite(total + error):
         return f"Not able to judge what is recoverable: {number}, error unknown."
@@ -64,17 +66,21 @@ def _recoverable(ds: xr.Dataset, rows: xr.Dataset) -> str:
         elsewhere = " and wins elsewhere" if float(most.excess) > total else ""
         lost = f"loses to {name} on {_class(most)} tokens by {_number(most, '')}{elsewhere}"
         return (
-            f"In all nothing beyond error is shown to be recoverable ({number})"
-            f"{f': the network {lost}' if clear else ''}."
+            f"In all nothing beyond error is shown to be recoverable: {number} {_over(ds)}"
+            f"{f'; the network {lost}' if clear else ''}."
         )
     if not clear:
-        return f"In all {number} is recoverable, and no class is above it beyond its error."
+        said = f"In all {number} is recoverable {_over(ds)}"
+        return f"{said}, and no class is above it beyond its error."
     return (
-        f"{capital(_class(most))} tokens hold the most of the excess over {name}: "
-        f"{_number(most, '')} of {number}, recoverable in all{_tie(rows, order, 'excess')} (by "
-        "the target's class, known only afterwards: a class alone bounds what can be won there "
-        "only if the others do not pay for it)."
+        f"{capital(_class(most))} tokens hold the most of it: {_number(most, '')} of {number}, "
+        f"recoverable in all {_over(ds)}{_tie(rows, order, 'excess')}."
     )
+
+
+def _over(ds: xr.Dataset) -> str:
+    """Say what the numbers after +- are."""
+    return f"(+- standard error over {ds.attrs.get('observations', 'documents')})"
 
 
 def _verdict(ds: xr.Dataset) -> str:
@@ -99,8 +105,9 @@ def _verdict(ds: xr.Dataset) -> str:
     if not math.isfinite(change + text):
         word = "not able to judge"
     said = (
-        f"The first run differs by {change:+.4f} bit/byte (standard error by text {text:.4f}, "
-        f"by seed {known} {seeds}{missing}): {word}"
+        f"{ds.attrs['run']} differs from {ds.attrs['reference']} by "
+        f"{with_error(change, text, sign='+')} bit/byte {_over(ds)[:-1]}, by seed {known} "
+        f"{seeds}{missing}): {word}"
     )
     at = int(np.argmax(np.abs(ds.excess.values)))
     value = float(ds.excess[at])
@@ -110,7 +117,7 @@ def _verdict(ds: xr.Dataset) -> str:
     part = ds.isel(token_class=at)
     spread = float(part.excess_standard_error)
     clear = "" if abs(value) > 2 * spread else ", within its error"
-    return f"{said}. Most by {_class(part)}: {value:+.4f} (standard error {spread:.4f}){clear}."
+    return f"{said}. Most by {_class(part)}: {with_error(value, spread, sign='+')}{clear}."
 
 
 def _class(point: xr.Dataset) -> str:
@@ -121,9 +128,7 @@ def _class(point: xr.Dataset) -> str:
 def _number(point: xr.Dataset, begin: str | None = None) -> str:
     """Write a contribution, or an excess, with its standard error where it was measured."""
     name = "contribution" if begin is None else f"{begin}excess"
-    error = float(point.get(f"{name}_standard_error", math.nan))
-    told = f" (standard error {error:.3f})" if math.isfinite(error) else ""
-    return f"{float(point[name]):.3f}{told}"
+    return with_error(point[name], point.get(f"{name}_standard_error", math.nan))
 
 
 def _tie(rows: xr.Dataset, order: np.ndarray, name: str = "contribution") -> str:

@@ -1,7 +1,7 @@
 """Corpora, tokenizers, token classes, byte counts, shards and closed worlds."""
 
 from workbench.text.byte_audit import ByteFailure, audit_bytes
-from workbench.text.context_gate import ContextGate, context_gate
+from workbench.text.context_gate import ContextGate, branches, context_gate
 from workbench.text.corpus import Corpus, encode_corpus, open_corpus
 from workbench.text.data import Data, open_data, reopen_data
 from workbench.text.profiles import read_profiles
@@ -45,6 +45,7 @@ __all__ = [
     "Windows",
     "World",
     "audit_bytes",
+    "branches",
     "byte_tokenizer",
     "class_scheme",
     "classify",

@@ -5,6 +5,7 @@ Each known fault leaves a signature that can be computed: a claim that exceeds t
 exactly one byte a space-led token was counted twice there, and so on.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from workbench.text.shards import check_vocabulary
 from workbench.text.vocabulary import SPACE_MARK, Tokenizer
+
+REMEDIES = {
+    "no_space_piece": "Keep the piece U+2581 in the vocabulary and tokenise the text again.",
+    "no_document_boundary": "Put it before every document when writing the tokens.",
+    "transformed_text": "Divide by the bytes of the original text, kept beside the tokens.",
+    "double_counted_space": "Add the space in one of the two places only.",
+    "byte_token_as_three": "Count one byte for each byte token.",
+    "wrong_byte_count": "Count with Tokenizer.byte_counts over exactly the targets scored.",
+    "targets_scored_twice": "Let each window score only the targets no earlier window scored.",
+    "wrong_validation_length": "Score the whole official split, truncated as its protocol says.",
+}
+CAUSES = {  # of a wrong claim
+    "double_counted_space": "the space before a word counts in the table and again in the sum",
+    "byte_token_as_three": "byte tokens count as the three bytes of U+FFFD, or as decoded",
+    "wrong_byte_count": "no known fault explains it",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,149 +87,92 @@ def audit_bytes(
     """
     stream = np.asarray(ids, dtype=np.int64)
     check_vocabulary(stream, tokenizer.vocab_size, where="ids to audit")
-    found = [
-        _space_piece(tokenizer, stream),
-        _document_boundary(tokenizer, stream),
+    return [
+        *_vocabulary(tokenizer, stream),
         *_bytes(tokenizer, stream, claimed_bytes, raw_text),
         *_targets(len(stream) - 1, scored_targets, expected_targets),
     ]
-    return [failure for failure in found if failure is not None]
 
 
-def _space_piece(tokenizer: Tokenizer, ids: NDArray[np.int64]) -> ByteFailure | None:
-    """Failure 3: without a piece for a lone space, SentencePiece spells it as U+2581's bytes."""
-    if tokenizer.kind == "bytes":
-        return None
-    spaces = [
-        token
-        for token, raw in enumerate(tokenizer.token_bytes)
-        if raw == b" " and not tokenizer.byte_fallback[token]
-    ]
-    if spaces:
-        return None
-    spelled = b"".join(tokenizer.token_bytes[token] for token in ids).count(SPACE_MARK.encode())
-    return ByteFailure(
-        code="no_space_piece",
-        expected=1,
-        found=0,
-        message="the vocabulary has no piece for a space alone, so such a space becomes three "
-        f"byte tokens of three bytes in all; {spelled} occur here",
-        remedy="Keep the piece U+2581 in the vocabulary and tokenise the text again.",
-    )
+def _failure(code: str, *, expected: int, found: int, message: str) -> ByteFailure:
+    """Report a fault with its remedy."""
+    remedy = REMEDIES[code]
+    return ByteFailure(code=code, expected=expected, found=found, message=message, remedy=remedy)
 
 
-def _document_boundary(tokenizer: Tokenizer, ids: NDArray[np.int64]) -> ByteFailure | None:
-    """Failure 7: without a mark nothing finds the documents."""
-    if bool((ids == tokenizer.bos).any()):
-        return None
-    return ByteFailure(
-        code="no_document_boundary",
-        expected=1,
-        found=0,
-        message=f"id {tokenizer.bos}, which begins a document, never occurs",
-        remedy="Put it before every document when writing the tokens.",
-    )
+def _vocabulary(tokenizer: Tokenizer, ids: NDArray[np.int64]) -> Iterator[ByteFailure]:
+    """Failures 3 and 7: a space spelled as U+2581's bytes, and documents that nothing finds."""
+    table = tokenizer.token_bytes
+    alone = np.array([raw == b" " for raw in table], dtype=bool) & ~tokenizer.byte_fallback
+    if tokenizer.kind != "bytes" and not alone.any():
+        spelled = b"".join(table[token] for token in ids).count(SPACE_MARK.encode())
+        message = (
+            "the vocabulary has no piece for a space alone, so such a space becomes three byte "
+            f"tokens of three bytes in all; {spelled} occur here"
+        )
+        yield _failure("no_space_piece", expected=1, found=0, message=message)
+    if not (ids == tokenizer.bos).any():
+        message = f"id {tokenizer.bos}, which begins a document, never occurs"
+        yield _failure("no_document_boundary", expected=1, found=0, message=message)
 
 
 def _bytes(
     tokenizer: Tokenizer, ids: NDArray[np.int64], claimed: int | None, raw_text: str | None
-) -> list[ByteFailure]:
+) -> Iterator[ByteFailure]:
     """Failures 1, 2 and 4: what was divided by, against the text."""
     targets, previous = ids[1:], ids[:-1]
     truth = int(tokenizer.byte_counts(targets, previous).sum())
-    failures = []
     raw = None if raw_text is None else len(raw_text.encode("utf-8"))
     whole = truth + int(tokenizer.byte_counts(ids[:1], [tokenizer.bos]).sum())
     if raw is not None and raw != whole and claimed != raw:
-        failures.append(_transformed(raw, whole))
+        message = (
+            f"the tokens spell {whole} bytes, the original text has {raw}: it was changed before "
+            "or while it was tokenised"
+        )
+        yield _failure("transformed_text", expected=raw, found=whole, message=message)
     if claimed is None or claimed in (truth, raw):
-        return failures
-    for code, wrong, message, remedy in _signatures(tokenizer, targets, previous):
-        if claimed == truth + wrong:
-            text = f"the claim is {wrong} bytes above the text: {message}"
-            wanted = dict(expected=truth, found=claimed)
-            return [*failures, ByteFailure(code=code, message=text, remedy=remedy, **wanted)]
-    return [*failures, _unexplained(truth, claimed)]
-
-
-def _transformed(raw: int, whole: int) -> ByteFailure:
-    """Report tokens that spell another text than the one they stand for."""
-    return ByteFailure(
-        code="transformed_text",
-        expected=raw,
-        found=whole,
-        message=f"the tokens spell {whole} bytes, the original text has {raw}: it was changed "
-        "before or while it was tokenised",
-        remedy="Divide by the bytes of the original text, kept beside the tokens.",
+        return
+    above = claimed - truth
+    known = (code for code, wrong in _signatures(tokenizer, targets, previous) if wrong == above)
+    code = next(known, "wrong_byte_count")
+    message = (
+        f"the claim differs from the text by {above} bytes ({above / max(truth, 1):+.2%}): "
+        f"{CAUSES[code]}"
     )
-
-
-def _unexplained(truth: int, claimed: int) -> ByteFailure:
-    """Report a claim that no known fault explains."""
-    return ByteFailure(
-        code="wrong_byte_count",
-        expected=truth,
-        found=claimed,
-        message=f"the claim differs from the text by {claimed - truth} bytes "
-        f"({(claimed / max(truth, 1) - 1):+.2%}), and no known fault explains it",
-        remedy="Count with Tokenizer.byte_counts over exactly the targets that were scored.",
-    )
+    yield _failure(code, expected=truth, found=claimed, message=message)
 
 
 def _signatures(
     tokenizer: Tokenizer, targets: NDArray[np.int64], previous: NDArray[np.int64]
-) -> list[tuple[str, int, str, str]]:
-    """List by how much each known fault would raise the count: code, bytes, cause, remedy."""
+) -> Iterator[tuple[str, int]]:
+    """Yield by how many bytes, if any, each known fault would raise the count."""
     led = tokenizer.space_led[targets]
-    inside = int((led & ~tokenizer.boundary[previous]).sum())
-    twice = (
-        "the space before a word is counted in the table and again in the sum",
-        "Add the space in one of the two places only.",
+    shown = [len(raw.decode("utf-8", "replace").encode()) for raw in tokenizer.token_bytes]
+    signatures = (
+        ("double_counted_space", (led & ~tokenizer.boundary[previous]).sum()),
+        ("double_counted_space", led.sum()),
+        ("byte_token_as_three", (np.array(shown) - tokenizer.sizes)[targets].sum()),
+        ("byte_token_as_three", 2 * tokenizer.byte_fallback[targets].sum()),
     )
-    replaced = (
-        "byte tokens are counted as the three bytes of U+FFFD, or of their own decoding",
-        "Count one byte for each byte token.",
-    )
-    naive = np.array(
-        [len(raw.decode("utf-8", "replace").encode()) for raw in tokenizer.token_bytes]
-    )
-    broken = int((naive - tokenizer.sizes)[targets].sum())
-    every = 2 * int(tokenizer.byte_fallback[targets].sum())
-    found = [("double_counted_space", wrong, *twice) for wrong in (inside, int(led.sum()))]
-    found += [("byte_token_as_three", wrong, *replaced) for wrong in (broken, every)]
-    return [signature for signature in found if signature[1] > 0]
+    yield from ((code, int(wrong)) for code, wrong in signatures if wrong > 0)
 
 
 def _targets(
     available: int, scored: int | NDArray[np.integer] | None, expected: int | None
-) -> list[ByteFailure]:
+) -> Iterator[ByteFailure]:
     """Failures 5 and 6: every target once, and as many as the split is known to have."""
-    failures = []
     if isinstance(scored, np.ndarray):
         number, distinct = scored.size, len(np.unique(scored))
     else:
         number = available if scored is None else scored
         distinct = min(number, available)
     if number > distinct:
-        failures.append(
-            ByteFailure(
-                code="targets_scored_twice",
-                expected=distinct,
-                found=number,
-                message=f"{number} targets were scored, {number - distinct} of them again",
-                remedy="Let each window score only the targets no earlier window scored.",
-            )
-        )
+        message = f"{number} targets were scored, {number - distinct} of them again"
+        yield _failure("targets_scored_twice", expected=distinct, found=number, message=message)
     # A bare count above the split proves duplicates, but not which targets were left out.
     known = number <= available or distinct < available
     if expected is not None and (distinct < expected or (known and distinct != expected)):
-        failures.append(
-            ByteFailure(
-                code="wrong_validation_length",
-                expected=expected,
-                found=distinct,
-                message=f"{distinct} targets stand where the split is known to have {expected}",
-                remedy="Score the whole official split, truncated as its protocol says.",
-            )
+        message = f"{distinct} targets stand where the split is known to have {expected}"
+        yield _failure(
+            "wrong_validation_length", expected=expected, found=distinct, message=message
         )
-    return failures

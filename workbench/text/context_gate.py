@@ -117,31 +117,21 @@ def branches(
     )
 
 
-def context_gate(
-    records: Sequence[Record],
-    tokenizer: Tokenizer,
-    *,
-    context_length: int,
-    branch_position: int | None = None,
-) -> ContextGate:
+def context_gate(found: Branches) -> ContextGate:
     """Judge whether the contexts of one profile can decide its answers.
 
-    Parameters are those of `branches`. A failed gate says nothing about a model: lengthen the
-    context or mend the records first.
+    A failed gate says nothing about a model: lengthen the context or mend the records first.
+
+    Parameters
+    ----------
+    found : Branches
+        Of the whole profile; see `branches`.
 
     Returns
     -------
     ContextGate
         Counts and the verdict; a profile without records does not pass.
     """
-    found = branches(
-        records, tokenizer, context_length=context_length, branch_position=branch_position
-    )
-    return judge_contexts(found)
-
-
-def judge_contexts(found: Branches) -> ContextGate:
-    """Judge branches that are already located; see `context_gate`."""
     count = len(found.records)
     reuse = Counter(found.contexts)
     options: dict[tuple[int, ...], set[str]] = defaultdict(set)

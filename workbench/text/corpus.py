@@ -7,7 +7,7 @@ A source is looked at in this order: a known name; a folder of token shards; ``.
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from workbench.text.python_docs import python_docs
 from workbench.text.shards import check_vocabulary, read_shard
 from workbench.text.tokens import Tokens
 from workbench.text.vocabulary import Tokenizer
-from workbench.text.world import TERMINATOR, Record, closed_world
+from workbench.text.world import TERMINATOR, closed_world
 
 FAMILIES = (".bin", ".jsonl", ".parquet", ".txt")
 VALIDATION_SHARE = 0.05  # of the documents, where the corpus itself has no validation split
@@ -66,12 +66,9 @@ def open_corpus(source: str | Path, *, text_field: str = "text") -> Corpus:
         return KNOWN[str(source)]()
     path = Path(source).expanduser().resolve()
     if not path.exists():
-        raise InputError(
-            f"corpus {str(source)!r}",
-            expected="a known corpus or the path of a file or folder",
-            found="neither",
-            remedy=nearest(str(source), sorted(KNOWN)),
-        )
+        wanted, remedy = "a known corpus or a path", nearest(str(source), sorted(KNOWN))
+        where = f"corpus {str(source)!r}"
+        raise InputError(where, expected=wanted, found="neither", remedy=remedy)
     files = _files(path)
     if files[0].suffix == ".bin":
         return _shards(path, files)
@@ -124,16 +121,14 @@ def _documents(files: list[Path], text_field: str) -> tuple[str, ...]:
     """Read the documents of files in order."""
     documents = tuple(doc for each in files for doc in read_documents(each, text_field))
     if not documents:
-        where = files[0] if len(files) == 1 else files[0].parent
-        raise _no_text(where)
+        raise _no_text(files[0] if len(files) == 1 else files[0].parent)
     return documents
 
 
-def _no_text(where: Path) -> InputError:
+def _no_text(where: object) -> InputError:
     """Say that there is nothing to read."""
-    return InputError(
-        where, expected="text", found="nothing (it is empty)", remedy="Name another corpus."
-    )
+    remedy = "Name another corpus."
+    return InputError(where, expected="text", found="nothing (it is empty)", remedy=remedy)
 
 
 def _pair(path: Path, files: list[Path]) -> tuple[list[Path], list[Path]] | None:
@@ -147,12 +142,9 @@ def _pair(path: Path, files: list[Path]) -> tuple[list[Path], list[Path]] | None
         return None
     if roles[""]:
         others = ", ".join(each.name for each in roles[""][:3])
-        raise InputError(
-            path,
-            expected="a train and validation pair alone, or independent documents",
-            found=f"an ambiguous folder: the pair and {others}",
-            remedy="Move the other files away.",
-        )
+        wanted = "a train and validation pair alone, or independent documents"
+        found = f"an ambiguous folder: the pair and {others}"
+        raise InputError(path, expected=wanted, found=found, remedy="Move the other files away.")
     return roles["train"], roles["val"]
 
 
@@ -178,14 +170,12 @@ def split_documents(documents: Sequence[str], *, where: object) -> Split:
     hashes = [digest(document) for document in documents]
     ranked = sorted(set(hashes))
     if not ranked:
-        raise _no_text(Path(str(where)))
+        raise _no_text(where)
     if len(ranked) == 1:
-        raise InputError(
-            where,
-            expected="at least two different documents, one for each split",
-            found="one" if len(documents) == 1 else f"{len(documents)} copies of one",
-            remedy="Use a longer text, or give a pair of files named train and validation.",
-        )
+        wanted = "at least two different documents, one for each split"
+        found = "one" if len(documents) == 1 else f"{len(documents)} copies of one"
+        remedy = "Use a longer text, or give a pair of files named train and validation."
+        raise InputError(where, expected=wanted, found=found, remedy=remedy)
     held_out = [each for each in ranked if int(each[:8], 16) < VALIDATION_SHARE * 2**32]
     chosen = set(held_out[: len(ranked) - 1] or ranked[:1])
     pairs = sorted(zip(hashes, documents, strict=True))
@@ -197,12 +187,9 @@ def _shards(folder: Path, files: list[Path]) -> Corpus:
     """Open a folder of token shards."""
     models = sorted(folder.glob("*.model"))
     if len(models) > 1:
-        raise InputError(
-            folder,
-            expected="one .model beside the shards",
-            found=f"an ambiguous choice: {', '.join(each.name for each in models)}",
-            remedy="Leave the one that wrote the shards.",
-        )
+        found = f"an ambiguous choice: {', '.join(each.name for each in models)}"
+        wanted, remedy = "one .model beside the shards", "Leave the one that wrote the shards."
+        raise InputError(folder, expected=wanted, found=found, remedy=remedy)
     train = _concatenated(folder, files, "train")
     validation = _concatenated(folder, files, "val")
     return Corpus(
@@ -221,12 +208,10 @@ def _concatenated(folder: Path, files: list[Path], role: str) -> NDArray[np.uint
     chosen = [each for each in files if re.search(f"(?<![a-z]){role}", each.stem)]
     ids = np.concatenate([np.zeros(0, np.uint16), *(read_shard(each) for each in chosen)])
     if not ids.size:
-        raise InputError(
-            folder,
-            expected=f"shards named like fineweb_{role}_000000.bin, with tokens",
-            found=f"{len(chosen)} of them, without tokens" if chosen else "none",
-            remedy="Name training shards *_train_* and validation shards *_val_*.",
-        )
+        wanted = f"shards named like fineweb_{role}_000000.bin, with tokens"
+        found = f"{len(chosen)} of them, without tokens" if chosen else "none"
+        remedy = "Name training shards *_train_* and validation shards *_val_*."
+        raise InputError(folder, expected=wanted, found=found, remedy=remedy)
     return ids
 
 
@@ -252,9 +237,8 @@ def encode_corpus(corpus: Corpus, tokenizer: Tokenizer) -> tuple[Tokens, Tokens]
     if corpus.train_ids is None or corpus.validation_ids is None:
         return _encoded(corpus.train, tokenizer), _encoded(corpus.validation, tokenizer)
     _check_model(corpus, tokenizer)
-    return _found(corpus.train_ids, tokenizer, corpus), _found(
-        corpus.validation_ids, tokenizer, corpus
-    )
+    train = _found(corpus.train_ids, tokenizer, corpus)
+    return train, _found(corpus.validation_ids, tokenizer, corpus)
 
 
 def _check_model(corpus: Corpus, tokenizer: Tokenizer) -> None:
@@ -263,13 +247,10 @@ def _check_model(corpus: Corpus, tokenizer: Tokenizer) -> None:
         return
     beside = hashlib.sha256(corpus.tokenizer_path.read_bytes()).hexdigest()
     if beside != tokenizer.hash:
-        raise InputError(
-            corpus.source,
-            expected=f"the tokenizer beside the shards, {corpus.tokenizer_path.name} "
-            f"({beside[:12]})",
-            found=f"a {tokenizer.kind} tokenizer ({tokenizer.hash[:12]})",
-            remedy="Leave the tokenizer parameter empty: ids mean what their own model says.",
-        )
+        wanted = f"the tokenizer beside the shards, {corpus.tokenizer_path.name} ({beside[:12]})"
+        found = f"a {tokenizer.kind} tokenizer ({tokenizer.hash[:12]})"
+        remedy = "Leave the tokenizer parameter empty: ids mean what their own model says."
+        raise InputError(corpus.source, expected=wanted, found=found, remedy=remedy)
 
 
 def _encoded(documents: Sequence[str], tokenizer: Tokenizer) -> Tokens:
@@ -298,20 +279,12 @@ def _closed_world() -> Corpus:
     """Open the default closed world; its records carry which tokens are answers."""
     world = closed_world()
     asked = [record for group in world.profiles.values() for record in group]
-    return Corpus(
-        name="closed-world",
-        source="closed-world",
-        kind="world",
-        hash=world.hash,
-        train=_sentences(world.train),
-        validation=_sentences(asked),
-        world=world,
+    train, validation = (
+        tuple(each.prompt + each.target + TERMINATOR for each in records)
+        for records in (world.train, asked)
     )
-
-
-def _sentences(records: Sequence[Record]) -> tuple[str, ...]:
-    """Write records as sentences."""
-    return tuple(each.prompt + each.target + TERMINATOR for each in records)
+    texts = _text_corpus("closed-world", "closed-world", train, validation)
+    return replace(texts, kind="world", hash=world.hash, world=world)
 
 
 KNOWN: dict[str, Callable[[], Corpus]] = {

@@ -82,13 +82,11 @@ def open_data(
     """
     corpus = open_corpus(source, text_field=text_field)
     chosen = _tokenizer(corpus, str(tokenizer), vocab_size)
-    if corpus.world is not None:
-        world = corpus.world
-        records = [record for name in world.held_out for record in world.profiles[name]]
-        train = world_tokens(corpus.world.train, chosen)
-        validation = world_tokens(records, chosen)
-    else:
+    if corpus.world is None:
         train, validation = encode_corpus(corpus, chosen)
+    else:
+        train = world_tokens(corpus.world.train, chosen)
+        validation = world_tokens(corpus.world.judging, chosen)
     return Data(
         corpus=corpus, tokenizer=chosen, train=train, validation=validation, text_field=text_field
     )
@@ -105,12 +103,10 @@ def reopen_data(identity: Mapping[str, Any], tokenizer: Path) -> Data:
     field = identity.get("text_field", "text")
     data = open_data(identity["source"], text_field=field, tokenizer=tokenizer)
     if data.corpus.hash != identity["corpus_hash"]:
-        raise InputError(
-            identity["source"],
-            expected=f"the corpus of this run ({identity['corpus_hash'][:12]})",
-            found=f"one with hash {data.corpus.hash[:12]}",
-            remedy="Restore the text, or name the corpus to judge on with --corpus.",
-        )
+        wanted = f"the corpus of this run ({identity['corpus_hash'][:12]})"
+        found = f"one with hash {data.corpus.hash[:12]}"
+        remedy = "Restore the text, or name the corpus to judge on with --corpus."
+        raise InputError(identity["source"], expected=wanted, found=found, remedy=remedy)
     return data
 
 

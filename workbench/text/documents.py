@@ -35,7 +35,7 @@ def read_documents(path: Path, text_field: str) -> list[str]:
         If the file is not what its suffix says, or lacks the field.
     """
     if path.suffix == ".jsonl":
-        documents = list(_json_lines(path, text_field))
+        documents = [_text_of(row, f"{path} line {n}", text_field) for n, row in json_lines(path)]
     elif path.suffix == ".parquet":
         documents = _parquet(path, text_field)
     else:
@@ -54,12 +54,9 @@ def read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise InputError(
-            path,
-            expected="UTF-8 text",
-            found=f"byte 0x{error.object[error.start]:02X} at offset {error.start}",
-            remedy="Convert it, for example: iconv -f latin1 -t utf-8.",
-        ) from None
+        found = f"byte 0x{error.object[error.start]:02X} at offset {error.start}"
+        remedy = "Convert it, for example: iconv -f latin1 -t utf-8."
+        raise InputError(path, expected="UTF-8 text", found=found, remedy=remedy) from None
 
 
 def cut_text(text: str) -> list[str]:
@@ -117,27 +114,34 @@ def _cuts(text: str, pattern: str, size: int) -> Iterator[int]:
             yield last
 
 
-def _json_lines(path: Path, text_field: str) -> Iterator[str]:
-    """Yield the text of each line of a JSON lines file."""
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield line number and object of each line of a JSON lines file; blank lines are passed over.
+
+    Raises
+    ------
+    InputError
+        If a line is not one JSON object; it is named.
+    """
     # Only "\n" ends a line: JSON strings may hold the other Unicode line ends.
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        where = f"{path} line {number}"
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(
-                where, expected="one JSON object", found=str(error), remedy="Mend the line."
-            ) from None
-        if not isinstance(row, dict):
             found = f"a JSON {type(row).__name__}"
-            raise InputError(
-                where, expected="one JSON object", found=found, remedy="Write {...} in each line."
-            )
-        if text_field not in row:
-            raise _no_field(where, text_field, list(row))
-        yield _text(row[text_field], where, text_field)
+        except json.JSONDecodeError as error:
+            row, found = None, str(error)
+        if not isinstance(row, dict):
+            where, remedy = f"{path} line {number}", "Write {...} in each line."
+            raise InputError(where, expected="one JSON object", found=found, remedy=remedy)
+        yield number, row
+
+
+def _text_of(row: dict[str, Any], where: str, text_field: str) -> str:
+    """Return the text of a row."""
+    if text_field not in row:
+        raise _no_field(where, text_field, list(row))
+    return _text(row[text_field], where, text_field)
 
 
 def _parquet(path: Path, text_field: str) -> list[str]:
@@ -148,12 +152,8 @@ def _parquet(path: Path, text_field: str) -> list[str]:
     try:
         file = pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowInvalid, OSError) as error:
-        raise InputError(
-            path,
-            expected="a Parquet file",
-            found=f"one that cannot be read ({error})",
-            remedy="Copy it again; Git LFS pointers are not data.",
-        ) from None
+        found, remedy = f"a broken one ({error})", "Copy it again; Git LFS pointers are not data."
+        raise InputError(path, expected="a Parquet file", found=found, remedy=remedy) from None
     with file:
         names = file.schema_arrow.names
         if text_field not in names:
@@ -167,12 +167,10 @@ def _parquet(path: Path, text_field: str) -> list[str]:
 
 def _no_field(where: object, text_field: str, names: list[str]) -> InputError:
     """Say which fields there are."""
-    return InputError(
-        where,
-        expected=f"a field {text_field!r} with the text",
-        found=f"fields {', '.join(names) or '(none)'}",
-        remedy=f"Set text_field. {nearest(text_field, names) if names else ''}".strip(),
-    )
+    wanted = f"a field {text_field!r} with the text"
+    found = f"fields {', '.join(names) or '(none)'}"
+    remedy = f"Set text_field. {nearest(text_field, names) if names else ''}".strip()
+    return InputError(where, expected=wanted, found=found, remedy=remedy)
 
 
 def _text(value: Any, where: str, text_field: str) -> str:

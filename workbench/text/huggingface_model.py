@@ -8,11 +8,10 @@ SentencePiece does. Any other decoder edits text across tokens, so no token has 
 import json
 from typing import Any
 
-import numpy as np
 import tokenizers
 
 from workbench.folder import InputError
-from workbench.text.vocabulary import BYTE_PIECE, SPACE_MARK, Tokenizer, visible
+from workbench.text.vocabulary import BYTE_PIECE, SPACE_MARK, Tokenizer, tabulated
 
 BEGINNINGS = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>", "</s>")
 UNUSED = "<|unused|>"  # shown for an id that no token has
@@ -36,29 +35,20 @@ def huggingface_tokenizer(model: bytes, *, where: object) -> Tokenizer:
     """
     loaded, content = _parse(model, where)
     decoders = _decoders(content.get("decoder"), where)
-    specials, literals = _added(content)
-    specials |= _unknown(content.get("model", {}))
+    added = content.get("added_tokens") or []
+    specials = {each["content"]: int(each["id"]) for each in added if each["special"]}
+    literals = {each["content"] for each in added} - set(specials)
+    none = {*specials, *_unknown(content.get("model", {})), UNUSED}
     size = 1 + max(loaded.get_vocab(with_added_tokens=True).values(), default=-1)
     names = [loaded.id_to_token(token) or UNUSED for token in range(size)]
-    boundary = np.array([name in specials | {UNUSED} for name in names], dtype=bool)
-    uses_bytes = "ByteFallback" in decoders
-    fallback = np.array([uses_bytes and bool(BYTE_PIECE.fullmatch(name)) for name in names], bool)
-    token_bytes = tuple(
-        b"" if boundary[token] else _token_bytes(name, decoders, literals)
-        for token, name in enumerate(names)
-    )
-    first = loaded.encode("a", add_special_tokens=False).ids[:1]
-    return Tokenizer(
+    texts = [None if name in none else _token_bytes(name, decoders, literals) for name in names]
+    spells = "ByteFallback" in decoders
+    return tabulated(
+        names,
+        texts,
         kind="huggingface",
-        pieces=tuple(
-            name if boundary[token] else visible(token_bytes[token])
-            for token, name in enumerate(names)
-        ),
-        token_bytes=token_bytes,
-        boundary=boundary,
-        byte_fallback=fallback,
-        drops_leading_space=bool(first) and token_bytes[first[0]].startswith(b" "),
-        bos=_begin(loaded, content, where),
+        byte_fallback=[spells and bool(BYTE_PIECE.fullmatch(name)) for name in names],
+        bos=_begin(specials, where),
         model=model,
         encoder=lambda text: loaded.encode(text, add_special_tokens=False).ids,
     )
@@ -70,12 +60,9 @@ def _parse(model: bytes, where: object) -> tuple[tokenizers.Tokenizer, dict[str,
         content = json.loads(model)
         loaded = tokenizers.Tokenizer.from_str(model.decode("utf-8"))
     except Exception as error:  # the library raises bare Exception
-        raise InputError(
-            where,
-            expected="a Hugging Face tokenizer.json",
-            found=f"a file it cannot read ({error})",
-            remedy="Save it again with tokenizer.save().",
-        ) from None
+        wanted, found = "a Hugging Face tokenizer.json", f"a file it cannot read ({error})"
+        remedy = "Save it again with tokenizer.save()."
+        raise InputError(where, expected=wanted, found=found, remedy=remedy) from None
     loaded.no_truncation()
     loaded.no_padding()
     loaded.encode_special_tokens = True  # "<s>" in a text is text
@@ -86,24 +73,17 @@ def _decoders(decoder: dict[str, Any] | None, where: object) -> list[str]:
     """Return the names of the decoder's parts, refusing those that hide the bytes."""
     parts = [] if decoder is None else decoder.get("decoders", [decoder])
     names = [part["type"] for part in parts]
-    for part in parts:
-        if not _is_provable(part):
-            raise InputError(
-                where,
-                expected="a ByteLevel, Metaspace or ByteFallback decoder",
-                found=f"decoder {part['type']}",
-                remedy="It changes text across tokens, so the bytes of a token, and with them "
-                "bits per byte, cannot be proven. Use another tokenizer.",
-            )
-    if set(names) <= set(HARMLESS):
-        raise InputError(
-            where,
-            expected="a ByteLevel, Metaspace or ByteFallback decoder",
-            found="no decoder" if not names else f"decoder {' + '.join(names)} alone",
-            remedy="Without one the spaces between tokens are unknown, and byte counts cannot be "
-            "proven. Set the decoder that belongs to the pre-tokenizer.",
-        )
-    return names
+    hiding = [part["type"] for part in parts if not _is_provable(part)]
+    if not hiding and not set(names) <= set(HARMLESS):
+        return names
+    wanted = "a ByteLevel, Metaspace or ByteFallback decoder"
+    if hiding:
+        found, why = f"decoder {hiding[0]}", "It changes text across tokens"
+    else:
+        found = f"decoder {' + '.join(names)} alone" if names else "no decoder"
+        why = "The spaces between tokens are unknown"
+    remedy = f"{why}, so byte counts cannot be proven. Use another tokenizer or decoder."
+    raise InputError(where, expected=wanted, found=found, remedy=remedy)
 
 
 def _is_provable(part: dict[str, Any]) -> bool:
@@ -117,13 +97,6 @@ def _is_provable(part: dict[str, Any]) -> bool:
             return bool(part["content"] == " " and part["start"] <= 1 and part["stop"] == 0)
         case name:
             return name in ("ByteLevel", "ByteFallback", "Fuse")
-
-
-def _added(content: dict[str, Any]) -> tuple[set[str], set[str]]:
-    """Return the added tokens: the special ones, and those that are plain text."""
-    added = content.get("added_tokens") or []
-    specials = {each["content"] for each in added if each["special"]}
-    return specials, {each["content"] for each in added} - specials
 
 
 def _unknown(model: dict[str, Any]) -> set[str]:
@@ -147,19 +120,14 @@ def _token_bytes(name: str, decoders: list[str], literals: set[str]) -> bytes:
     return (name.replace(SPACE_MARK, " ") if spaced else name).encode()
 
 
-def _begin(loaded: tokenizers.Tokenizer, content: dict[str, Any], where: object) -> int:
+def _begin(specials: dict[str, int], where: object) -> int:
     """Return the id that begins a document: a special token of a known name, else the first."""
-    added = [each for each in content.get("added_tokens") or [] if each["special"]]
-    known = {each["content"]: int(each["id"]) for each in added}
-    for name in (*BEGINNINGS, *known):
-        if name in known:
-            return known[name]
-    raise InputError(
-        where,
-        expected="a special token to begin documents with",
-        found="none among its added tokens",
-        remedy="Add one: tokenizer.add_special_tokens(['<s>']).",
-    )
+    for name in (*BEGINNINGS, *specials):
+        if name in specials:
+            return specials[name]
+    wanted = "a special token to begin documents with"
+    remedy = "Add one: tokenizer.add_special_tokens(['<s>'])."
+    raise InputError(where, expected=wanted, found="none among its added tokens", remedy=remedy)
 
 
 def _byte_alphabet() -> dict[str, int]:

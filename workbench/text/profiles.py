@@ -1,12 +1,13 @@
 """A user's own table of prompts and answers, read as profiles."""
 
 import csv
-import json
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from workbench.folder import InputError
+from workbench.text.documents import json_lines, read_text
 from workbench.text.world import TERMINATOR, Record
 
 FIELDS = ("prompt", "target", "profile", "id")
@@ -40,23 +41,17 @@ def read_profiles(path: str | Path) -> dict[str, tuple[Record, ...]]:
     profiles: dict[str, list[Record]] = {}
     taken: set[tuple[str, str]] = set()
     for line, row in _rows(path):
-        record = _record(row, where=f"{path}, line {line}", path=path, line=line)
+        where = f"{path}, line {line}"
+        record = _record(row, where=where, path=path, line=line)
         if (record.profile, record.id) in taken:
-            raise InputError(
-                f"{path}, line {line}",
-                expected="an id not yet used in its profile",
-                found=repr(record.id),
-                remedy="Number the records, or leave the field 'id' out.",
-            )
+            wanted = "an id not yet used in its profile"
+            remedy = "Number the records, or leave the field 'id' out."
+            raise InputError(where, expected=wanted, found=repr(record.id), remedy=remedy)
         taken.add((record.profile, record.id))
         profiles.setdefault(record.profile, []).append(record)
     if not profiles:
-        raise InputError(
-            path,
-            expected="at least one record",
-            found="none",
-            remedy="Add rows with the fields prompt and target.",
-        )
+        remedy = "Add rows with the fields prompt and target."
+        raise InputError(path, expected="at least one record", found="none", remedy=remedy)
     return {name: tuple(records) for name, records in profiles.items()}
 
 
@@ -64,47 +59,25 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield line number and fields of every row."""
     if not path.is_file():
         raise InputError(path, expected="a file", found="no file", remedy="Check the path.")
-    readers = {".jsonl": _jsonl_rows, ".csv": _csv_rows}
-    if path.suffix not in readers:
-        raise InputError(
-            path,
-            expected="a .jsonl or .csv file",
-            found=path.suffix or "no suffix",
-            remedy="Save the table in one of these formats.",
-        )
-    try:
-        yield from readers[path.suffix](path)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            path, expected="text in UTF-8", found=str(error), remedy="Save the table anew."
-        ) from None
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the objects of a .jsonl file."""
-    for line, text in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except json.JSONDecodeError as error:
-            row = str(error)
-        if not isinstance(row, dict):
-            raise InputError(
-                f"{path}, line {line}",
-                expected="one JSON object",
-                found=row if isinstance(row, str) else type(row).__name__,
-                remedy="Write one object a line, with the fields prompt and target.",
-            )
-        yield line, row
+    if path.suffix == ".jsonl":
+        yield from json_lines(path)
+    elif path.suffix == ".csv":
+        yield from _csv_rows(path)
+    else:
+        wanted, found = "a .jsonl or .csv file", path.suffix or "no suffix"
+        remedy = "Save the table in one of these formats."
+        raise InputError(path, expected=wanted, found=found, remedy=remedy)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the rows of a .csv file; a spreadsheet's byte order mark is passed over."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
+    """Yield the rows of a .csv file, which has a header."""
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
         for row in reader:
             yield reader.line_num, {name: value for name, value in row.items() if name}
+    except csv.Error as error:
+        remedy = "Save the table anew."
+        raise InputError(path, expected="a CSV file", found=str(error), remedy=remedy) from None
 
 
 def _record(row: dict[str, Any], *, where: str, path: Path, line: int) -> Record:
@@ -113,22 +86,16 @@ def _record(row: dict[str, Any], *, where: str, path: Path, line: int) -> Record
     fields = {name: str(value) if name == "id" else value for name, value in fields.items()}
     for name, value in fields.items():
         if not isinstance(value, str):
-            raise InputError(
-                where,
-                expected=f"text in field {name!r}",
-                found=type(value).__name__,
-                remedy="Put the value in quotes.",
-            )
+            wanted, found = f"text in field {name!r}", type(value).__name__
+            raise InputError(where, expected=wanted, found=found, remedy="Put the value in quotes.")
     prompt = fields.get("prompt", "").rstrip(" ")
     target = fields.get("target", "").strip().removesuffix(TERMINATOR).rstrip()
     for name, value in (("prompt", prompt), ("target", target)):
         if not value:
-            raise InputError(
-                where,
-                expected=f"a field {name!r} that is not empty",
-                found=f"the fields {', '.join(sorted(row)) or 'none'}",
-                remedy="Every row needs a prompt and a target.",
-            )
+            wanted = f"a field {name!r} that is not empty"
+            found = f"the fields {', '.join(sorted(row)) or 'none'}"
+            remedy = "Every row needs a prompt and a target."
+            raise InputError(where, expected=wanted, found=found, remedy=remedy)
     profile = fields.get("profile", path.stem)
     return Record(
         id=fields.get("id", f"{profile}-{line}"),

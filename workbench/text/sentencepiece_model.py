@@ -7,13 +7,14 @@ real U+2581 goes in as its three byte pieces, so that every UTF-8 text comes bac
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 
-import numpy as np
 import sentencepiece
 
 from workbench.folder import InputError
-from workbench.text.vocabulary import BYTE_PIECE, SPACE_MARK, Tokenizer, visible
+from workbench.text.vocabulary import BYTE_PIECE, SPACE_MARK, Tokenizer, tabulated
 
 # Characters the trainer either reserves (it skips the whole line) or takes for a space.
 RESERVED = re.compile("[\n\x00\t\u2581\u2585]")
@@ -81,12 +82,9 @@ def _refusal(vocab_size: int, message: str) -> InputError:
         expected = f"at most {large[1]}, since the corpus holds no more merges"
         remedy = f"Set vocab_size to {large[1]} or less, or use a longer corpus."
     elif "sentences_.empty()" in message:
-        return InputError(
-            "tokenizer training",
-            expected="documents with text",
-            found="no text",
-            remedy="Name a text corpus; token shards need their .model beside them.",
-        )
+        remedy = "Name a text corpus; token shards need their .model beside them."
+        where, wanted = "tokenizer training", "documents with text"
+        return InputError(where, expected=wanted, found="no text", remedy=remedy)
     else:
         expected, remedy = "a size SentencePiece can train", f"SentencePiece says: {message}"
     return InputError("vocab_size", expected=expected, found=str(vocab_size), remedy=remedy)
@@ -113,67 +111,44 @@ def sentencepiece_tokenizer(model: bytes, *, where: object) -> Tokenizer:
         processor.LoadFromSerializedProto(model)
         size = processor.get_piece_size()
     except RuntimeError as error:
-        raise InputError(
-            where,
-            expected="a SentencePiece model",
-            found=f"bytes it cannot read ({error})",
-            remedy="Copy the file again; Git LFS pointers are not models.",
-        ) from None
+        wanted, found = "a SentencePiece model", f"bytes it cannot read ({error})"
+        remedy = "Copy the file again; Git LFS pointers are not models."
+        raise InputError(where, expected=wanted, found=found, remedy=remedy) from None
     names = [processor.id_to_piece(token) for token in range(size)]
-    boundary = np.array([_is_boundary(processor, token) for token in range(size)], dtype=bool)
-    fallback = np.array([processor.is_byte(token) for token in range(size)], dtype=bool)
-    token_bytes = tuple(
-        b"" if boundary[token] else _piece_bytes(name, is_byte=bool(fallback[token]))
-        for token, name in enumerate(names)
-    )
-    first = processor.encode("a")[:1]
-    drops = bool(first) and token_bytes[first[0]].startswith(b" ")
-    of_byte = {token_bytes[token][0]: int(token) for token in np.flatnonzero(fallback)}
-    exact = not drops and len(of_byte) == 256
-    return Tokenizer(
+    fallback = [processor.is_byte(token) for token in range(size)]
+    texts = [_text(processor, token) for token in range(size)]
+    tokenizer = tabulated(
+        names,
+        texts,
         kind="sentencepiece",
-        pieces=tuple(
-            name if boundary[token] else visible(token_bytes[token])
-            for token, name in enumerate(names)
-        ),
-        token_bytes=token_bytes,
-        boundary=boundary,
         byte_fallback=fallback,
-        drops_leading_space=drops,
         bos=_begin(processor, where),
         model=model,
-        encoder=_Escaping(processor, of_byte).encode if exact else processor.encode,
+        encoder=processor.encode,
     )
+    of_byte = {texts[token]: token for token in range(size) if fallback[token]}
+    if tokenizer.drops_leading_space or len(of_byte) < 256:
+        return tokenizer
+    mark = [of_byte[bytes([byte])] for byte in SPACE_MARK.encode()]
+    return replace(tokenizer, encoder=partial(_encode_around, processor.encode, mark))
 
 
-class _Escaping:
+def _encode_around(encode: Callable[[str], list[int]], mark: list[int], text: str) -> list[int]:
     """Encode around real U+2581 characters, which SentencePiece would take for spaces."""
-
-    def __init__(
-        self, processor: sentencepiece.SentencePieceProcessor, of_byte: dict[int, int]
-    ) -> None:
-        self.processor = processor
-        self.mark = [of_byte[byte] for byte in SPACE_MARK.encode()]
-
-    def encode(self, text: str) -> list[int]:
-        """Encode the stretches between the marks, and each mark as bytes."""
-        first, *rest = text.split(SPACE_MARK)
-        ids: list[int] = self.processor.encode(first)
-        for part in rest:
-            ids += self.mark
-            ids += self.processor.encode(part)
-        return ids
+    first, *rest = text.split(SPACE_MARK)
+    ids = list(encode(first))
+    for part in rest:
+        ids += mark
+        ids += encode(part)
+    return ids
 
 
-def _is_boundary(processor: sentencepiece.SentencePieceProcessor, token: int) -> bool:
-    """Tell whether an id stands for no text."""
-    control, unused = processor.is_control(token), processor.is_unused(token)
-    return bool(control or unused or processor.is_unknown(token))
-
-
-def _piece_bytes(name: str, *, is_byte: bool) -> bytes:
-    """Return the text of a piece."""
-    matched = BYTE_PIECE.fullmatch(name) if is_byte else None
+def _text(processor: sentencepiece.SentencePieceProcessor, token: int) -> bytes | None:
+    """Return the text of a piece; None where an id stands for none."""
+    if processor.is_control(token) or processor.is_unused(token) or processor.is_unknown(token):
+        return None
+    name = processor.id_to_piece(token)
+    matched = BYTE_PIECE.fullmatch(name) if processor.is_byte(token) else None
     return bytes([int(matched[1], 16)]) if matched else name.replace(SPACE_MARK, " ").encode()
 
 
@@ -182,9 +157,5 @@ def _begin(processor: sentencepiece.SentencePieceProcessor, where: object) -> in
     for token in (processor.bos_id(), processor.eos_id()):
         if token >= 0:
             return int(token)
-    raise InputError(
-        where,
-        expected="a piece that begins or ends a document",
-        found="neither a bos nor an eos piece",
-        remedy="Train the model with bos_id or eos_id set.",
-    )
+    wanted, remedy = "a piece that begins a document", "Train the model with bos_id or eos_id set."
+    raise InputError(where, expected=wanted, found="neither a bos nor an eos piece", remedy=remedy)

@@ -15,21 +15,18 @@ MAGIC, VERSION = 20240520, 1
 HEADER_BYTES = 1024
 
 
-def read_shard(path: Path, *, vocab_size: int | None = None) -> NDArray[np.uint16]:
+def read_shard(path: Path) -> NDArray[np.uint16]:
     """Read the ids of one shard.
 
     Parameters
     ----------
     path : Path
         A ``.bin`` file.
-    vocab_size : int, optional
-        Ids of the tokenizer; one beyond it is refused.
 
     Raises
     ------
     InputError
-        If there is no such file, its header is wrong, its size is not what the header says, or
-        an id is beyond the vocabulary.
+        If there is no such file, its header is wrong, or its size is not what the header says.
     """
     path = Path(path)
     if not path.exists():
@@ -47,10 +44,7 @@ def read_shard(path: Path, *, vocab_size: int | None = None) -> NDArray[np.uint1
         how = "trailing bytes" if len(raw) > expected else "truncated"
         found = f"{len(raw)} bytes ({how})"
         raise _broken(path, f"{expected} bytes for {count} tokens", found, AGAIN)
-    ids = np.frombuffer(raw, dtype="<u2", offset=HEADER_BYTES).astype(np.uint16)
-    if vocab_size is not None:
-        check_vocabulary(ids, vocab_size, where=path)
-    return ids
+    return np.frombuffer(raw, dtype="<u2", offset=HEADER_BYTES).astype(np.uint16)
 
 
 AGAIN = "Copy or download it again."
@@ -71,12 +65,9 @@ def check_vocabulary(ids: NDArray[np.integer], vocab_size: int, *, where: object
     """
     largest = int(ids.max(initial=0))
     if largest >= vocab_size:
-        raise InputError(
-            where,
-            expected=f"ids below {vocab_size}, the size of the vocabulary",
-            found=f"id {largest}",
-            remedy="Use the tokenizer that wrote these shards.",
-        )
+        wanted = f"ids below {vocab_size}, the size of the vocabulary"
+        remedy = "Use the tokenizer that wrote these shards."
+        raise InputError(where, expected=wanted, found=f"id {largest}", remedy=remedy)
 
 
 def write_shard(path: Path, ids: ArrayLike) -> None:
@@ -96,12 +87,9 @@ def write_shard(path: Path, ids: ArrayLike) -> None:
     """
     values = np.asarray(ids)
     if values.size and not (values.min() >= 0 and values.max() <= 0xFFFF):
-        raise InputError(
-            path,
-            expected="ids from 0 to 65535",
-            found=f"ids from {values.min()} to {values.max()}",
-            remedy="The format holds 16 bits an id; use a smaller vocabulary.",
-        )
+        found = f"ids from {values.min()} to {values.max()}"
+        remedy = "The format holds 16 bits an id; use a smaller vocabulary."
+        raise InputError(path, expected="ids from 0 to 65535", found=found, remedy=remedy)
     header = np.zeros(HEADER_BYTES // 4, dtype="<i4")
     header[:3] = MAGIC, VERSION, values.size
     with replacing(Path(path)) as scratch:

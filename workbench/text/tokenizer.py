@@ -10,13 +10,7 @@ from workbench.text.huggingface_model import huggingface_tokenizer
 from workbench.text.sentencepiece_model import sentencepiece_tokenizer, train_tokenizer
 from workbench.text.vocabulary import MODEL_FILES, Tokenizer, byte_tokenizer
 
-__all__ = [
-    "Tokenizer",
-    "byte_tokenizer",
-    "load_tokenizer",
-    "tokenizer_losses",
-    "train_tokenizer",
-]
+__all__ = ["Tokenizer", "byte_tokenizer", "load_tokenizer", "tokenizer_losses", "train_tokenizer"]
 EXCERPT = 30  # characters shown on each side of a difference
 
 
@@ -49,19 +43,15 @@ def _model_in(folder: Path) -> Path:
     named = [folder / name for name in MODEL_FILES.values() if (folder / name).exists()]
     found = named or sorted(folder.glob("*.model"))
     if len(found) != 1:
-        listed = ", ".join(each.name for each in found) or "none"
-        raise _missing(folder, listed)
+        raise _missing(folder, ", ".join(each.name for each in found) or "none")
     return found[0]
 
 
 def _missing(path: Path, found: str) -> InputError:
     """Say what a tokenizer path may be."""
-    return InputError(
-        path,
-        expected="one tokenizer: a .model, a tokenizer.json, or a folder with one of them",
-        found=found,
-        remedy="Name the file itself; 'bytes' needs none.",
-    )
+    wanted = "one tokenizer: a .model, a tokenizer.json, or a folder with one of them"
+    remedy = "Name the file itself; 'bytes' needs none."
+    return InputError(path, expected=wanted, found=found, remedy=remedy)
 
 
 def tokenizer_losses(tokenizer: Tokenizer, documents: Iterable[str]) -> dict[str, Any]:

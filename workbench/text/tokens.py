@@ -71,20 +71,15 @@ def stream_batches(
     """
     unit = sequence_length * micro_batches
     if tokens_per_step % unit:
-        raise InputError(
-            "tokens_per_step",
-            expected=f"a multiple of sequence_length x micro_batches = {unit}",
-            found=str(tokens_per_step),
-            remedy=f"Take {max(1, tokens_per_step // unit) * unit}.",
-        )
+        wanted = f"a multiple of sequence_length x micro_batches = {unit}"
+        found, remedy = str(tokens_per_step), f"Take {max(1, tokens_per_step // unit) * unit}."
+        raise InputError("tokens_per_step", expected=wanted, found=found, remedy=remedy)
     local = tokens_per_step // micro_batches
     if len(tokens.ids) < local + 1:
-        raise InputError(
-            "training split",
-            expected=f"at least {local + 1} tokens for one micro-batch",
-            found=f"{len(tokens.ids)} tokens",
-            remedy="Use a longer corpus, or lower tokens_per_step or sequence_length.",
-        )
+        wanted = f"at least {local + 1} tokens for one micro-batch"
+        found = f"{len(tokens.ids)} tokens"
+        remedy = "Use a longer corpus, or lower tokens_per_step or sequence_length."
+        raise InputError("training split", expected=wanted, found=found, remedy=remedy)
     ids = tokens.ids
     offsets = np.arange(local + 1)
 
@@ -128,13 +123,11 @@ def record_batches(
 def rows(tokens: Tokens, sequence_length: int) -> Batch:
     """Lay out each document as one padded row: inputs, and targets where they count."""
     lengths = np.diff(np.append(tokens.starts, len(tokens.ids)))
-    if int(lengths.max()) > sequence_length + 1:
-        raise InputError(
-            "sequence_length",
-            expected=f"at least {int(lengths.max()) - 1}, the longest record",
-            found=str(sequence_length),
-            remedy=f"Set sequence_length to {int(lengths.max()) - 1} or more.",
-        )
+    longest = int(lengths.max()) - 1
+    if longest > sequence_length:
+        wanted, found = f"at least {longest}, the longest record", str(sequence_length)
+        remedy = f"Set sequence_length to {longest} or more."
+        raise InputError("sequence_length", expected=wanted, found=found, remedy=remedy)
     inputs = np.zeros((len(lengths), sequence_length), dtype=np.int64)
     targets = np.full_like(inputs, IGNORED)
     for row in range(len(lengths)):
@@ -190,20 +183,14 @@ def windows(
         return
     n_target = len(tokens.ids) - 1
     if n_target < sequence_length:
-        raise InputError(
-            "validation split",
-            expected=f"at least {sequence_length + 1} tokens",
-            found=f"{len(tokens.ids)} tokens",
-            remedy="Use a longer validation text or a shorter sequence_length.",
-        )
+        wanted, found = f"at least {sequence_length + 1} tokens", f"{len(tokens.ids)} tokens"
+        remedy = "Use a longer validation text or a shorter sequence_length."
+        raise InputError("validation split", expected=wanted, found=found, remedy=remedy)
     step = stride or sequence_length
     if not 0 < step <= sequence_length:
-        raise InputError(
-            "stride",
-            expected=f"1 to sequence_length {sequence_length}",
-            found=str(step),
-            remedy="Use protocol 'full' or a smaller stride.",
-        )
+        wanted = f"1 to sequence_length {sequence_length}"
+        remedy = "Use protocol 'full' or a smaller stride."
+        raise InputError("stride", expected=wanted, found=str(step), remedy=remedy)
     first = np.arange(0, n_target - sequence_length + 1, step)
     if stride is not None and first[-1] + sequence_length < n_target:
         first = np.append(first, n_target - sequence_length)  # the tail, scored once
@@ -238,8 +225,5 @@ def _record_windows(
     for part in range(0, len(inputs), batch):
         span = slice(part, part + batch)
         yield Windows(
-            inputs=inputs[span],
-            targets=targets[span],
-            offsets=offsets[span],
-            present=present[span],
+            inputs=inputs[span], targets=targets[span], offsets=offsets[span], present=present[span]
         )

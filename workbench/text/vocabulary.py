@@ -37,13 +37,11 @@ class Tokenizer:
 
     kind: str  # "sentencepiece", "bytes" or "huggingface"
     pieces: tuple[str, ...] = field(repr=False)  # each id as a person reads it
-    token_bytes: tuple[bytes, ...] = field(
-        repr=False
-    )  # the text each id stands for; b"" for control and unused ids
+    # The text each id stands for; b"" for control and unused ids.
+    token_bytes: tuple[bytes, ...] = field(repr=False)
     boundary: NDArray[np.bool_] = field(repr=False)  # (vocabulary,) control, unknown and unused ids
-    byte_fallback: NDArray[np.bool_] = field(
-        repr=False
-    )  # (vocabulary,) ids that spell one byte as <0xNN>
+    # (vocabulary,) ids that spell one byte as <0xNN>
+    byte_fallback: NDArray[np.bool_] = field(repr=False)
     drops_leading_space: bool  # the encoder puts a space before every text, which is not its own
     bos: int  # id that begins a document
     model: bytes = field(repr=False)  # the model file
@@ -80,12 +78,10 @@ class Tokenizer:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise InputError(
-                "text to encode",
-                expected="text that UTF-8 can write",
-                found=f"the lone surrogate U+{ord(text[error.start]):04X} at {error.start}",
-                remedy="Decode the source as UTF-8, or remove the character.",
-            ) from None
+            where, wanted = "text to encode", "text that UTF-8 can write"
+            found = f"the lone surrogate U+{ord(text[error.start]):04X} at {error.start}"
+            remedy = "Decode the source as UTF-8, or remove the character."
+            raise InputError(where, expected=wanted, found=found, remedy=remedy) from None
         return np.asarray(self.encoder(text), dtype=np.int32)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -160,6 +156,45 @@ def _hexadecimal(raw: bytes) -> str:
     return "".join(f"<0x{byte:02X}>" for byte in raw)
 
 
+def tabulated(
+    names: Sequence[str],
+    texts: Sequence[bytes | None],
+    *,
+    kind: str,
+    byte_fallback: Sequence[bool],
+    bos: int,
+    model: bytes,
+    encoder: Callable[[str], Sequence[int]],
+) -> Tokenizer:
+    """Make a tokenizer of its table.
+
+    Parameters
+    ----------
+    names : (vocabulary,) str
+        How the model calls each id; shown where it stands for no text.
+    texts : (vocabulary,) bytes or None
+        The text that each id stands for; None for control, unknown and unused ids.
+    kind, byte_fallback, bos, model, encoder
+        See `Tokenizer`.
+    """
+    token_bytes = tuple(text or b"" for text in texts)
+    shown = (
+        name if text is None else visible(text) for name, text in zip(names, texts, strict=True)
+    )
+    first = list(encoder("a"))[:1]
+    return Tokenizer(
+        kind=kind,
+        pieces=tuple(shown),
+        token_bytes=token_bytes,
+        boundary=np.array([text is None for text in texts], dtype=bool),
+        byte_fallback=np.array(byte_fallback, dtype=bool),
+        drops_leading_space=bool(first) and token_bytes[first[0]].startswith(b" "),
+        bos=bos,
+        model=model,
+        encoder=encoder,
+    )
+
+
 def byte_tokenizer() -> Tokenizer:
     """Return the tokenizer whose ids are the 256 bytes, with id 256 to begin a document.
 
@@ -168,21 +203,13 @@ def byte_tokenizer() -> Tokenizer:
     >>> byte_tokenizer().encode("no").tolist()
     [110, 111]
     """
-    begin = "<|begin|>"
-    single = tuple(bytes([byte]) for byte in range(256))
-    return Tokenizer(
+    single = [bytes([byte]) for byte in range(256)]
+    return tabulated(
+        [*map(visible, single), "<|begin|>"],
+        [*single, None],
         kind="bytes",
-        pieces=(*(visible(raw) for raw in single), begin),
-        token_bytes=(*single, b""),
-        boundary=np.arange(257) == 256,
-        byte_fallback=np.zeros(257, dtype=bool),
-        drops_leading_space=False,
+        byte_fallback=[False] * 257,
         bos=256,
         model=b"ids 0 to 255 are bytes, id 256 begins a document\n",
-        encoder=_utf8,
+        encoder=lambda text: list(text.encode("utf-8")),
     )
-
-
-def _utf8(text: str) -> list[int]:
-    """Spell text as bytes."""
-    return list(text.encode("utf-8"))

@@ -6,8 +6,10 @@ answers well is a question about the model and not about its corpus.
 """
 
 import json
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 
 import numpy as np
 
@@ -16,74 +18,10 @@ from workbench.text.tokenizer import Tokenizer
 from workbench.text.tokens import Tokens
 
 TERMINATOR = "."
-PEOPLE = (
-    "Mia Leo Ada Tom Eva Sam Ivy Max Zoe Ben Amy Dan "
-    "Nina Paul Ruth Hugo Lily Omar Jane Karl Rosa Finn Cleo Noah"
-).split()
-OBJECTS = (
-    "lantern compass kettle violin ladder basket mirror hammer pillow candle trumpet blanket "
-    "bucket camera helmet needle puzzle ribbon saddle teapot wallet shovel guitar anchor"
-).split()
-COLOURS = "red blue green yellow black white grey purple orange brown pink silver".split()
-PLACES = (
-    "kitchen library attic cellar garage bedroom study workshop nursery pantry bathroom chapel"
-).split()
-
-# Ways to ask, by relation. The first SEEN are trained on; the others only ever judged, and use no
-# word that training does not also show.
-SEEN = 6
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "owner": (
-        "The {} belongs to",
-        "Who owns the {}?",
-        "The owner of the {} is",
-        "To whom does the {} belong? It belongs to",
-        "The person who owns the {} is",
-        "Do you know who owns the {}? It belongs to",
-        "Who is the owner of the {}?",
-        "The person to whom the {} belongs is",
-    ),
-    "possession": (
-        "{} owns the",
-        "What does {} own? The",
-        "The thing that {} owns is the",
-        "Which thing belongs to {}? The",
-        "What belongs to {} is the",
-        "Do you know what {} owns? It is the",
-        "Which thing does {} own? The",
-        "The thing that belongs to {} is the",
-    ),
-    "colour": (
-        "The colour of the {} is",
-        "What colour is the {}? It is",
-        "The {} has been painted",
-        "Which colour was the {} painted? It was painted",
-        "Everyone can see that the {} is",
-        "Do you know the colour of the {}? It is",
-        "What is the colour of the {}? It is",
-        "Everyone can see that the {} has been painted",
-    ),
-    "place": (
-        "The {} is kept in the",
-        "Where is the {}? It is in the",
-        "You can find the {} in the",
-        "Which room is the {} in? It is in the",
-        "The room where the {} is kept is the",
-        "Do you know where the {} is? It is in the",
-        "Where is the {} kept? In the",
-        "The room where you can find the {} is the",
-    ),
-    "whereabouts": (
-        "{} is in the",
-        "Where is {}? In the",
-        "You can find {} in the",
-        "Which room is {} in? In the",
-        "The room where {} is sitting is the",
-        "Do you know where {} is? In the",
-        "Where can you find {}? In the",
-        "The room where you can find {} is the",
-    ),
-}
+WORDS = tomllib.loads(files("workbench.text").joinpath("world.toml").read_text(encoding="utf-8"))
+TEMPLATES: dict[str, list[str]] = WORDS["templates"]  # ways to ask, by relation
+SEEN = 6  # of them are trained on, the first
+KINDS = {"seen": "", "withheld": "_withheld", "paraphrase": "_paraphrase"}  # ends of profile names
 WITHHOLD_EVERY = 3  # of a fact's trained phrasings, one in three is kept back
 
 
@@ -117,6 +55,11 @@ class World:
     train: tuple[Record, ...]
     profiles: Mapping[str, tuple[Record, ...]]
     held_out: tuple[str, ...]
+
+    @property
+    def judging(self) -> tuple[Record, ...]:
+        """The records of the held-out profiles."""
+        return tuple(record for name in self.held_out for record in self.profiles[name])
 
     @property
     def hash(self) -> str:
@@ -155,61 +98,42 @@ def closed_world(
     >>> world.train[0].prompt + world.train[0].target + TERMINATOR
     'Who owns the lantern? Ben.'
     """
-    for name, count, words in (
-        ("people", people, PEOPLE),
-        ("objects", objects, OBJECTS),
-        ("colours", colours, COLOURS),
-        ("places", places, PLACES),
-    ):
-        if not 2 <= count <= len(words):
-            raise ValueError(f"{name} must be from 2 to {len(words)}, got {count}")
+    wanted = {"people": people, "objects": objects, "colours": colours, "places": places}
+    for name, count in wanted.items():
+        if not 2 <= count <= len(WORDS[name]):
+            raise ValueError(f"{name} must be from 2 to {len(WORDS[name])}, got {count}")
     if objects > people:
         raise ValueError(f"objects {objects} must not outnumber people {people}: one owner each")
 
-    facts = _facts(
-        np.random.default_rng(seed),
-        people=PEOPLE[:people],
-        objects=OBJECTS[:objects],
-        colours=COLOURS[:colours],
-        places=PLACES[:places],
-    )
-    train: list[Record] = []
-    profiles: dict[str, tuple[Record, ...]] = {}
-    for relation in facts:
-        withheld, paraphrases = f"{relation}_withheld", f"{relation}_paraphrase"
-        seen = tuple(_records(relation, facts[relation], profile=relation, kind="seen"))
-        train.extend(seen)
-        profiles[relation] = seen
-        profiles[withheld] = tuple(
-            _records(relation, facts[relation], profile=withheld, kind="withheld")
-        )
-        profiles[paraphrases] = tuple(
-            _records(relation, facts[relation], profile=paraphrases, kind="paraphrase")
-        )
+    words = {name: WORDS[name][:count] for name, count in wanted.items()}
+    facts = _facts(np.random.default_rng(seed), words)
+    profiles = {
+        relation + end: tuple(_records(relation, answers, profile=relation + end, kind=kind))
+        for relation, answers in facts.items()
+        for kind, end in KINDS.items()
+    }
+    train = tuple(record for relation in facts for record in profiles[relation])
     held_out = tuple(name for name in profiles if name not in facts)
-    return World(seed=seed, facts=facts, train=tuple(train), profiles=profiles, held_out=held_out)
+    return World(seed=seed, facts=facts, train=train, profiles=profiles, held_out=held_out)
 
 
 def _facts(
-    rng: np.random.Generator,
-    *,
-    people: Sequence[str],
-    objects: Sequence[str],
-    colours: Sequence[str],
-    places: Sequence[str],
+    rng: np.random.Generator, words: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, str]]:
     """Draw the facts; answers are dealt evenly, so that no answer is a good guess."""
 
-    def dealt(answers: Sequence[str], n_subject: int) -> list[str]:
-        return [answers[index % len(answers)] for index in rng.permutation(n_subject)]
+    def dealt(answers: str, n_subject: int) -> list[str]:
+        given = words[answers]
+        return [given[index % len(given)] for index in rng.permutation(n_subject)]
 
-    owner = dict(zip(objects, dealt(people, len(people))[: len(objects)], strict=True))
+    people, objects = words["people"], words["objects"]
+    owner = dict(zip(objects, dealt("people", len(people)), strict=False))
     return {
         "owner": owner,
         "possession": {person: thing for thing, person in owner.items()},
-        "colour": dict(zip(objects, dealt(colours, len(objects)), strict=True)),
-        "place": dict(zip(objects, dealt(places, len(objects)), strict=True)),
-        "whereabouts": dict(zip(people, dealt(places, len(people)), strict=True)),
+        "colour": dict(zip(objects, dealt("colours", len(objects)), strict=True)),
+        "place": dict(zip(objects, dealt("places", len(objects)), strict=True)),
+        "whereabouts": dict(zip(people, dealt("places", len(people)), strict=True)),
     }
 
 

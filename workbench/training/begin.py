@@ -33,16 +33,8 @@ def begin(
     InputError
         If the data do not fit the model or the name is taken; nothing is made then.
     """
-    if data.tokenizer.vocab_size > model.config.vocab_size:
-        raise InputError(
-            "model field 'vocab_size'",
-            expected=f"at least the tokenizer's {data.tokenizer.vocab_size}",
-            found=str(model.config.vocab_size),
-            remedy="Leave it out to take the tokenizer's, or use another tokenizer.",
-        )
-    # Too short a corpus is refused before anything is written.
-    batches(data, config)(0)
-    next(windows(data.validation, sequence_length=config.sequence_length))
+    check_data(model, data, sequence_length=config.sequence_length)
+    batches(data, config)(0)  # too short a corpus is refused before anything is written
     parent = (origin or {}).get("parent") or None
     if parent is not None:
         theirs = find_run(parent).record()["data"]["tokenizer_hash"]
@@ -53,13 +45,33 @@ def begin(
                 found=f"tokenizer {data.tokenizer.hash[:12]}",
                 remedy="Pass -p tokenizer with the parent's tokenizer folder.",
             )
-    run = create_run(name, replace=replace)
-    data.tokenizer.save(run.path / "tokenizer")
+    run = describe(name, model, data, replace=replace)
     write_json(run.path / "model.json", to_json(model.config))
     run.update(
         parent=parent,
         initial_state=(origin or {}).get("initial_state") or None,
         seed=config.seed,
+    )
+    return run
+
+
+def check_data(model: Network, data: Data, *, sequence_length: int) -> None:
+    """Refuse a tokenizer with more ids than the model has, and too short a validation split."""
+    if data.tokenizer.vocab_size > model.config.vocab_size:
+        raise InputError(
+            "model field 'vocab_size'",
+            expected=f"at least the tokenizer's {data.tokenizer.vocab_size}",
+            found=str(model.config.vocab_size),
+            remedy="Leave it out to take the tokenizer's, or use another tokenizer.",
+        )
+    next(windows(data.validation, sequence_length=sequence_length))
+
+
+def describe(name: str, model: Network, data: Data, *, replace: bool) -> RunFolder:
+    """Make the folder of a run with its tokenizer, and record its shape and its data."""
+    run = create_run(name, replace=replace)
+    data.tokenizer.save(run.path / "tokenizer")
+    run.update(
         model=to_json(model.config),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         data=data.identity(),

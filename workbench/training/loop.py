@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from workbench.evaluation import score_batches
 from workbench.folder import RunFolder, append_jsonl, environment, read_jsonl
-from workbench.model import Network, save_model, save_state
+from workbench.model import Network, init_loss_verdict, save_model, save_state
 from workbench.text import IGNORED, Data
 from workbench.training.begin import batches
 from workbench.training.config import TrainConfig
@@ -71,7 +71,8 @@ def train(
     """
     run.update(status="running", training=asdict(config), environment=environment())
     try:
-        steps = _train(model.to(config.device), data, config, run, watch, objective)
+        watchers = [divergence_guard(), *([watch] if watch else [])]
+        steps = _train(model.to(config.device), data, config, run, watchers, objective)
     except KeyboardInterrupt:
         save_model(model, run.path)
         done = len(read_jsonl(run.metrics))
@@ -90,11 +91,11 @@ def _train(
     data: Data,
     config: TrainConfig,
     run: RunFolder,
-    watch: Watch | None,
+    watchers: list[Watch],
     objective: Objective,
 ) -> int:
     """Take the steps and return how many they were."""
-    batch_of, guard = batches(data, config), divergence_guard()
+    batch_of = batches(data, config)
     optimizer = optimizers(model, config.optimizer)
     elapsed, tokens, kept = 0.0, 0, 0
     if config.checkpoints:
@@ -124,12 +125,11 @@ def _train(
         _check_finite(model, step, line["scalars"])
         due = config.validate_every and (step + 1) % config.validate_every == 0
         if due or progress >= 1:
-            line["validation_bits_per_byte"] = _validate(model, data, config)
+            line["validation_bits_per_byte"], _ = _validate(model, data, config)
             _check_finite(model, step, {"validation": line["validation_bits_per_byte"]})
         append_jsonl(run.metrics, line)
-        guard(line)
-        if watch is not None:
-            watch(line)
+        for each in watchers:
+            each(line)
         reached = int(min(progress, 1.0) * config.checkpoints + 1e-9)  # 29 / 49 * 49 < 29
         if reached > kept:
             kept = reached
@@ -190,12 +190,12 @@ def _check_finite(model: nn.Module, step: int, values: Mapping[str, float]) -> N
     if broken:
         raise NonFiniteLoss(
             f"step {step + 1}: {', '.join(broken[:3])}; first not finite: "
-            f"{_first_not_finite(model)}. Lower the learning rate or clip the gradient "
+            f"{first_not_finite(model)}. Lower the learning rate or clip the gradient "
             "(optimizer: clip_grad_norm)."
         )
 
 
-def _first_not_finite(model: nn.Module) -> str:
+def first_not_finite(model: nn.Module) -> str:
     """Name the first parameter, else gradient, that holds a NaN or an infinity."""
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
@@ -206,7 +206,7 @@ def _first_not_finite(model: nn.Module) -> str:
     return "the loss itself"
 
 
-def learned_scalars(model: Network) -> dict[str, float]:
+def learned_scalars(model: nn.Module) -> dict[str, float]:
     """Return every learned scalar, and the mean of every learned vector of scales.
 
     Names are the parameter's, with an index for scalars (``blocks.0.attn.q_gain.2``) and
@@ -220,22 +220,22 @@ def learned_scalars(model: Network) -> dict[str, float]:
     names, values = [], []
     for name, tensor in named.items():
         if name.endswith(("q_gain", "alpha")):
-            names += [f"{name}.{index}" for index in range(len(tensor))]
-            values.append(tensor.float())
+            names += [f"{name}.{index}" for index in range(tensor.numel())]
+            values.append(tensor.float().reshape(-1))
         else:
-            rows = tensor.float().reshape(-1, tensor.shape[-1]).mean(dim=1)
+            rows = tensor.float().reshape(-1, *tensor.shape[-1:] or (1,)).mean(dim=1)
             names += [
                 f"{name}.{i}.mean" if len(rows) > 1 else f"{name}.mean" for i in range(len(rows))
             ]
             values.append(rows)
-    together = torch.cat(values).cpu().tolist()  # one transfer from the device
+    together = torch.cat(values or [torch.empty(0)]).tolist()  # one transfer from the device
     return {name: round(value, 6) for name, value in zip(names, together, strict=True)}
 
 
-def _validate(model: Network, data: Data, config: TrainConfig) -> float:
-    """Return bits per byte on the start of the validation split."""
+def _validate(model: nn.Module, data: Data, config: TrainConfig) -> tuple[float, float]:
+    """Return bits per byte and nats per token on the start of the validation split."""
     model.eval()
-    nat, size = 0.0, 0
+    nat, size, count = 0.0, 0, 0
     for part in score_batches(
         model,
         data.validation,
@@ -244,7 +244,22 @@ def _validate(model: Network, data: Data, config: TrainConfig) -> float:
     ):
         nat += float(part["nll"].sum())
         size += int(data.tokenizer.byte_counts(part["id"], part["previous"]).sum())
-    return nat / float(np.log(2)) / size
+        count += len(part["id"])
+    return nat / float(np.log(2)) / size, nat / count
+
+
+def judge_start(model: Network, data: Data, config: TrainConfig) -> dict[str, Any]:
+    """Say what a network knows before its first step: fresh weights nothing, loaded ones much.
+
+    Returns
+    -------
+    dict
+        ``bits_per_byte``, which compares across tokenizers, ``loss`` [nat/token], and what
+        `init_loss_verdict` makes of it: ``passed, absolute, diagnosis``.
+    """
+    bits_per_byte, loss = _validate(model, data, config)
+    verdict = init_loss_verdict(loss, vocab_size=model.config.vocab_size)
+    return {"bits_per_byte": bits_per_byte, "loss": loss, **verdict}
 
 
 def _keep(model: Network, run: RunFolder, step: int) -> None:

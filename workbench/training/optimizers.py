@@ -206,6 +206,8 @@ def _kind(name: str, parameter: Tensor) -> str | None:
     if name.startswith("blocks."):
         matrix = parameter.ndim == 2 and "resid_mix" not in name
         return "matrix" if matrix else "scalar"
-    if name in ("skip_weights", "lm_bias") or name.startswith("value_residual."):
+    if name in ("skip_weights", "lm_bias", "final_norm.weight") or name.startswith(
+        "value_residual."
+    ):
         return "scalar"
     return None
