@@ -65,7 +65,7 @@ def numbers(figure):
     return {json.dumps([a for a in each if type(a[0]) is not str]) for each in drawn if each[0]}
 
 
-@pytest.mark.parametrize("noun", set(MAKERS) - {"components"})
+@pytest.mark.parametrize("noun", sorted(set(MAKERS) - {"components"}))
 def test_every_curve_of_either_run_is_in_the_figure_of_both(noun):
     both = pair(noun)
     joined = getattr(plots, noun)(join_runs(both, ["one", HOSTILE]))
