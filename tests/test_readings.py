@@ -233,7 +233,9 @@ def test_two_audits_are_compared_with_their_error():
     for ds in (mine, other):
         ds["accuracy_standard_error"] = ("profile", [0.05] * 5, mine.accuracy.attrs)
     said = readings.routing_audit(difference(mine, other))
-    assert said.startswith("Accuracy differs most in profile owner: +1.00, beyond twice its")
+    assert said.startswith(
+        "Accuracy differs most in profile owner: +1.000 +- 0.071, beyond twice its"
+    )
     assert "another seed" in said
     assert "within twice" in readings.routing_audit(difference(mine, mine))
 

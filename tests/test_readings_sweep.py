@@ -34,7 +34,9 @@ def heads(entropy, sink):
 
 def test_activation_names_the_lowest_site_with_its_error():
     text = activation(ranks([[0.8, 0.7], [0.9, 0.21]]))
-    assert "feedforward in at visit 1" in text and "21.0 of 100 (standard error 0.5)" in text
+    assert (
+        "feedforward in at visit 1" in text and "21.00 +- 0.50 of 100 (+- standard error)" in text
+    )
     assert "0.21 of what chance" in text and "median of 0.75" in text and "biased" not in text
 
 
@@ -44,14 +46,14 @@ def test_what_is_not_finite_is_counted():
     gap = heads([[0.3, np.nan], [0.05, 0.4]], [[0.1] * 2] * 2)
     assert "1 of 4 heads not finite." in attention(gap)
     gap["entropy_standard_error"] = gap.entropy * np.nan
-    assert "no error measured" in attention(gap) and "nan" not in attention(gap)
+    assert "error unknown" in attention(gap) and "nan" not in attention(gap)
     for healthy in (activation(ranks([[0.8, 0.7]])), attention(heads([[0.3, 0.9]], [[0.1] * 2]))):
         assert "not finite" not in healthy
 
 
 def test_activation_says_when_vectors_are_few_and_when_there_is_no_error():
     assert "under 10 vectors a channel" in activation(ranks([[0.8, 0.7]], tokens=999))
-    assert "no error measured" in activation(ranks([[0.8, 0.7]], error=np.nan))
+    assert "error unknown" in activation(ranks([[0.8, 0.7]], error=np.nan))
     assert activation(ranks([[np.nan, np.nan]])).startswith("Not able to judge")
 
 

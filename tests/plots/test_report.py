@@ -106,7 +106,7 @@ def test_page_loads_nothing(pair, tmp_path):
 
 def test_facts_are_those_of_the_record(pair):
     facts = run_facts(pair[0].record())
-    assert facts["bits per byte"] == "1.2346 \u00b1 0.0123"
+    assert facts["bits per byte"] == "1.2346 +- 0.0123"
     assert facts["protocol"] == "full, context 256"
     assert facts["scored"] == "54,321 tokens, 17 documents"
     assert (facts["parameters"], facts["steps"], facts["status"]) == ("812,345", 400, "finished")

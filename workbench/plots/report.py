@@ -103,7 +103,7 @@ def run_facts(record: Mapping[str, Any]) -> dict[str, object]:
     facts: dict[str, object] = {"status": record.get("status", "unknown")}
     if judged:
         error = judged.get("standard_error")
-        spread = f" \u00b1 {error:.4f}" if error is not None else ""
+        spread = f" +- {error:.4f}" if error is not None else ""
         facts["bits per byte"] = f"{judged['bits_per_byte']:.4f}{spread}"
         facts["protocol"] = f"{judged['protocol']}, context {judged['context']}"
         facts["scored"] = f"{judged['tokens']:,} tokens, {independent(judged)}"

@@ -76,8 +76,8 @@ def ablation(ds: xr.Dataset, *, chosen: str = "") -> str:
     free = cells.verdict.values == "free"
     judged = (
         f"free are {free[:n_block].sum()}/{n_block} blocks and {free[n_block:].sum()}/"
-        f"{measured[n_block:].sum()} other parts and heads, within noise and below "
-        f"{ds.attrs['floor']} bit/byte: leave those out of a new training first"
+        f"{measured[n_block:].sum()} other parts and heads, within twice the standard error "
+        f"(+-) and below {ds.attrs['floor']} bit/byte: leave those out of a new training first"
     )
     if free.any():
         order = sorted(np.flatnonzero(free), key=lambda at: abs(cost[at]))

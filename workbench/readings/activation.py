@@ -3,6 +3,8 @@
 import numpy as np
 import xarray as xr
 
+from workbench.readings.notation import with_error
+
 FEW = 10  # vectors a channel: below it the rank is biased low
 
 
@@ -21,14 +23,13 @@ def activation(ds: xr.Dataset) -> str:
     lowest = cells.isel(site=int(np.nanargmin(ratio)))
     error, width = float(lowest.activation_rank_standard_error), float(lowest.width)
     site = str(lowest.role.item()).replace("_", " ")
-    spread = f"standard error {error:.1f}" if np.isfinite(error) else "no error measured"
     missing = int((~np.isfinite(ratio)).sum())
     lost = f"; {missing} of {ratio.size} sites not finite" if missing else ""
     few = f" That is under {FEW} vectors a channel: the rank itself is biased low, the ratio less."
     return (
         f"Activations of {site} at visit {lowest.visit.item()} use the fewest "
-        f"directions for their width: {float(lowest.activation_rank):.1f} of {width:.0f} ({spread})"
-        f", {np.nanmin(ratio):.2f} of what chance would on {ds.attrs['tokens']:,} vectors, against "
-        f"a median of {np.nanmedian(ratio):.2f} over sites{lost}. A narrower matrix there is worth "
-        f"a try, its cost to be measured.{few if ds.attrs['tokens'] < FEW * width else ''}"
+        f"directions for their width: {with_error(lowest.activation_rank, error)} of "
+        f"{width:.0f} (+- standard error), {np.nanmin(ratio):.2f} of what chance would on "
+        f"{ds.attrs['tokens']:,} vectors, against a median of "
+        f"{np.nanmedian(ratio):.2f} over sites{lost}. A narrower matrix there is worth a try, its cost to be measured.{few if ds.attrs['tokens'] < FEW * width else ''}"
     )

@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from workbench.readings.notation import with_error
 from workbench.readings.phrasing import listed
 
 EVEN, SUNK = 0.98, 0.5  # entropy of an average over the context; attention that is parked
@@ -23,11 +24,10 @@ def attention(ds: xr.Dataset) -> str:
         return f"Not able to judge: no head of {entropy.size} was measured."
     least = heads.isel(place=int(np.nanargmin(entropy)))
     missing, error = int((~np.isfinite(entropy)).sum()), float(least.entropy_standard_error)
-    spread = f"standard error {error:.3f}" if np.isfinite(error) else "no error measured"
     most = max(PLACES, key=lambda name: np.nan_to_num(float(least[name])))
     said = (
         f"Head {least['head'].item()} of visit {least.visit.item()} is the most focused: entropy "
-        f"{float(least.entropy):.3f} of even attention ({spread}, "
+        f"{with_error(least.entropy, error)} of even attention (+- standard error, "
         f"{ds.attrs['queries']:,.0f} queries), with "
         f"{float(least[most]):.0%} on {PLACES[most]}, where even attention has "
         f"{ds.attrs[f'even_{most}']:.0%}"

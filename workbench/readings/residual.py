@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from workbench.readings.notation import with_error
 from workbench.readings.phrasing import capital, listed
 
 IDLE = 0.01  # a write this small beside its stream
@@ -28,11 +29,11 @@ def residual(ds: xr.Dataset) -> str:
         return f"Not able to judge: none of {writes.sum()} writes was measured."
     least = cells.isel(site=int(np.nanargmin(share)))
     part, error = str(least.role.item()).replace("_", " "), float(least.write_share_standard_error)
-    spread = f"standard error {error:.2%}" if np.isfinite(error) else "no error measured"
     said = (
         f"{capital(part)} at visit {least.visit.item()} writes least: "
-        f"{float(least.write_share):.1%} of the stream it is added to ({spread}), against a median "
-        f"of {np.nanmedian(share):.0%}{'; ablate it' if np.nanmin(share) < IDLE else ''}"
+        f"{with_error(100 * float(least.write_share), 100 * error)} per cent of the stream it is "
+        f"added to (+- standard error), against a median of {np.nanmedian(share):.0%}"
+        f"{'; ablate it' if np.nanmin(share) < IDLE else ''}"
         f"{f'; {missing} of {writes.sum()} sites not finite' if missing else ''}."
     )
     dead = [f"{at} ({d:.0%})" for at, d in enumerate(ds.dead_share.values) if d > DEAD]
@@ -46,8 +47,8 @@ def residual(ds: xr.Dataset) -> str:
         f"{top.visit.item()}, {top.peak_ratio:,.0f} times the median of its token (position "
         f"{top.peak_position:.0f}; at 0 that is usual), the largest of {massive.sum()} of "
         f"{massive.size} sites": massive.any(),
-        f"{capped:.1%} of positions with a logit beyond 0.9 of the softcap (standard error "
-        f"{unsure:.1%})": capped > SATURATED,
+        f"{with_error(100 * capped, 100 * unsure)} per cent of positions with a logit beyond 0.9 "
+        "of the softcap": capped > SATURATED,
     }
     found = [note for note, holds in notes.items() if holds]
     return f"{said} Also: {'; '.join(found)}." if found else said

@@ -3,6 +3,8 @@
 import numpy as np
 import xarray as xr
 
+from workbench.readings.notation import with_error
+
 APART = 0.1  # a cosine nearer 0 asks for unrelated changes
 
 
@@ -21,7 +23,8 @@ def role_conflict(ds: xr.Dataset) -> str:
     if abs(cosine) < max(2 * error, APART):
         said = "ask for unrelated changes"
     return (
-        f"As embedding and as head, the tied matrix has gradients of cosine {cosine:+.2f} "
-        f"(standard error {error:.2f}, {ds.attrs['tokens']:,} tokens): the roles {said}. The "
-        f"embedding has {float(ds.embedding_share):.0%} of their summed norms."
+        f"As embedding and as head, the tied matrix has gradients of cosine "
+        f"{with_error(cosine, error, sign='+')} (+- standard error, "
+        f"{ds.attrs['tokens']:,} tokens): the roles {said}. The embedding has "
+        f"{float(ds.embedding_share):.0%} of their summed norms."
     )

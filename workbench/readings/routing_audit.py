@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from workbench.readings.notation import with_error
 from workbench.readings.phrasing import visible
 
 FEW_RECORDS = 5
@@ -185,9 +186,9 @@ def _compared(ds: xr.Dataset) -> str:
     beyond = "beyond" if abs(gaps[at]) > 2 * errors[at] else "within"
     return (
         f"Accuracy differs most in profile {visible(str(ds.profile.values[at]), longest=40)}: "
-        f"{gaps[at]:+.2f}, {beyond} twice its standard error ({errors[at]:.2f}, over facts, as if "
-        f"independent); owned targets there differ by {float(ds.owned_coverage[at]):+.2f}. What "
-        f"another seed would change is not in that error."
+        f"{with_error(gaps[at], errors[at], sign='+')}, {beyond} twice its standard error (over "
+        "facts, as if independent); owned targets there differ by "
+        f"{float(ds.owned_coverage[at]):+.2f}. What another seed would change is not in that error."
     )
 
 
