@@ -23,7 +23,7 @@ def test_what_is_written_is_the_number_to_a_tenth_of_its_error(value, error):
 def test_an_unknown_error_is_said(error):
     assert (
         with_error(-0.5, error) == "-0.500 (error unknown)"
-        and with_error(0.001, error, sign="+") == "+0.0010"
+        and with_error(0.001, error, sign="+") == "+0.0010 (error unknown)"
     )
 
 

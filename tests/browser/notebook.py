@@ -11,6 +11,8 @@ CELLS = "jupyterapp.shell.currentWidget.content.widgets.filter(c => c.model.type
 READY = (
     "globalThis.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 )
+KERNEL = "jupyterapp.shell.currentWidget.sessionContext.session.kernel"
+THROUGH = f"{KERNEL}.requestExecute({{code: '', silent: true}}).done.then(() => null)"
 FAULTS = f"""() => {CELLS}.flatMap(c => c.model.outputs.toJSON())
     .filter(o => o.output_type === 'error' || o.name === 'stderr')
     .map(o => [o.traceback ?? o.text].flat().join('\\n'))"""
@@ -19,10 +21,15 @@ DONE = f"""([skip, count]) => {{
     return cells.every(c => c.model.executionState === 'idle')
         && (cells.every(c => c.model.executionCount > count) || ({FAULTS})().length > 0);
 }}"""
-DRAWN = """place => [...place.querySelectorAll('.js-plotly-plot')]
+PLAIN = """(key, value) => {
+    if (/^(_.*|[xy]type|zauto)$/.test(key)) return undefined;  // notes that plotly makes there
+    if (ArrayBuffer.isView(value)) return Array.from(value);
+    if (value === null || typeof value !== 'object' || Array.isArray(value)) return value;
+    return Object.fromEntries(Object.entries(value).sort());
+}"""
+DRAWN = f"""place => [...place.querySelectorAll('.js-plotly-plot')]
     .filter(figure => figure.checkVisibility() && figure.data)
-    .map(figure => JSON.stringify(figure.data, (key, value) => key.startsWith('_')
-        ? undefined : ArrayBuffer.isView(value) ? Array.from(value) : value))"""
+    .map(figure => JSON.stringify(figure.data, {PLAIN}))"""
 REDRAWN = f"([place, before]) => JSON.stringify(({DRAWN})(place)) !== JSON.stringify(before)"
 MARKS = """([figure, control]) => figure._fullData.flatMap((trace, curve) => {
     if (trace.meta?.sets !== control || trace.visible !== true) return [];
@@ -135,9 +142,10 @@ class Notebook:
         return (place or self.panel).evaluate(DRAWN)
 
     def redrawn(self, before: list[str], place: Locator | None = None) -> None:
-        """Wait until the figures show other data than before."""
+        """Wait until the figures show other data than before, and the kernel is through."""
         handle = (place or self.panel).element_handle()
         self.page.wait_for_function(REDRAWN, arg=[handle, before])
+        self.page.evaluate(THROUGH)
 
     def contrast(self) -> float:
         """Return the least contrast of the panel's text with the page, by WCAG's formula."""

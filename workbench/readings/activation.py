@@ -27,9 +27,9 @@ def activation(ds: xr.Dataset) -> str:
     lost = f"; {missing} of {ratio.size} sites not finite" if missing else ""
     few = f" That is under {FEW} vectors a channel: the rank itself is biased low, the ratio less."
     return (
-        f"Activations of {site} at visit {lowest.visit.item()} use the fewest "
-        f"directions for their width: {with_error(lowest.activation_rank, error)} of "
-        f"{width:.0f} (+- standard error), {np.nanmin(ratio):.2f} of what chance would on "
-        f"{ds.attrs['tokens']:,} vectors, against a median of "
-        f"{np.nanmedian(ratio):.2f} over sites{lost}. A narrower matrix there is worth a try, its cost to be measured.{few if ds.attrs['tokens'] < FEW * width else ''}"
+        f"Activations of {site} at visit {lowest.visit.item()} use the fewest directions for their "
+        f"width: {with_error(lowest.activation_rank, error)} of {width:.0f} (+- standard error), "
+        f"{np.nanmin(ratio):.2f} of what chance would on {ds.attrs['tokens']:,} vectors, against a "
+        f"median of {np.nanmedian(ratio):.2f} over sites{lost}. A narrower matrix there is worth a "
+        f"try, its cost to be measured.{few if ds.attrs['tokens'] < FEW * width else ''}"
     )
