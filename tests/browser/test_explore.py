@@ -42,10 +42,10 @@ TOURS: dict[str, list[tuple[str, ...]]] = {
     ],
     "token_loss": [
         ("click", "token"),
-        ("click", "token_class", "class"),
         ("move", "show"),
         ("move", "sort"),
-        ("move", "class"),
+        ("move", "class", "word_start"),
+        ("click", "token_class", "class"),
         ("move", "detail", "deciles"),
         ("move", "detail", "calibration"),
         ("move", "document"),
