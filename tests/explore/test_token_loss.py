@@ -1,7 +1,6 @@
 """The panel of losses: from class to token, and two runs, without a browser."""
 
 import shutil
-import time
 
 import pytest
 import torch
@@ -71,9 +70,8 @@ def test_a_click_on_a_token_says_why_it_was_predicted_and_hands_it_over(diagnose
     assert f"{margin:+.2f} nat" in why.sentence
     assert float(inside.data["mean"].sum()) == pytest.approx(margin, abs=1e-3)
     assert len(inside.figure.data[0].y) <= 14, "the largest parts, the others, the margin"
-    began = time.perf_counter()
     click(panel, 2, (0, 5))
-    assert time.perf_counter() - began < 1 and panel.views[3].sentence != why.sentence
+    assert panel.views[3].sentence != why.sentence
     handed = explore.logit_prior(diagnosed[0], tokens=panel.table)
     assert handed.controls["chosen"].value == "handed over"
     assert handed.views[0].data.sizes["record"] == panel.table.sizes["token"]
