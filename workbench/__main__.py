@@ -47,8 +47,15 @@ def run(options: argparse.Namespace) -> int:
     if (done.path / "run.json").exists():
         record = done.record()
         _say(f"run {done.name}: {record['status']}, in {done.path}")
-        if "imported" in record:
-            _say(record["imported"]["verdict"])
+        imported, start = record.get("imported", {}), record.get("start", {})
+        if imported:
+            _say(imported["verdict"])
+            _say(f"assumed: {', '.join(imported['assumed']) or 'nothing'}")
+            _say(f"embedding rows without a token: {imported['rows_without_token']:,}")
+        if record.get("parent") and start:
+            _say(
+                f"began at {start['bits_per_byte']:.4f} bit/byte on this text: {start['diagnosis']}"
+            )
     return 0
 
 
@@ -66,7 +73,9 @@ def export(options: argparse.Namespace) -> int:
     folder = Path(options.output or opened.folder.path / "exports" / options.to)
     if options.to == "parameter-golf":
         code = Path(options.code) if options.code else None
-        written = model.write_parameter_golf(opened.model, folder, code=code)
+        written = model.write_parameter_golf(
+            opened.model, folder, code=code, sequence_length=opened.sequence_length
+        )
     else:
         length, tokenizer = opened.sequence_length, opened.tokenizer
         model.write_huggingface(opened.model, folder, tokenizer=tokenizer, sequence_length=length)
@@ -112,7 +121,7 @@ def diagnose(options: argparse.Namespace) -> int:
     """Probe a run and say what was found."""
     from tqdm import tqdm
 
-    from workbench import diagnostics, evaluation, readings
+    from workbench import diagnostics, evaluation, readings, result
 
     if options.tokens is not None and options.tokens < 1:
         return _fail(f"--tokens: expected 1 or more, found {options.tokens}")
@@ -130,6 +139,8 @@ def diagnose(options: argparse.Namespace) -> int:
     path = diagnostics.save_diagnosis(opened, groups, corpus=options.corpus)
     for name, dataset in groups.items():
         print(f"{name}: {readings.reading(name, dataset)}")
+    for name, reason in result.provenance(result.open_tree(path)).get("absent", {}).items():
+        _say(f"left out: {name}: {reason}")
     _say(f"written: {path}")
     failed = groups.get("self_test")
     return 0 if failed is None or bool(failed.passed.all()) else 1

@@ -273,7 +273,7 @@ def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> N
     try:
         run_notebook(notebook, executed, parameters)
     except PapermillExecutionError as error:
-        refused = error.ename == "InputError"
+        refused = error.ename in ("InputError", "ArchMismatch")
         where = "" if refused else f"{notebook.name}, cell {error.exec_count}: {error.ename}: "
         raise NotebookFailed(where + str(error.evalue), refused=refused) from error
     except DeadKernelError as error:

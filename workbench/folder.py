@@ -88,10 +88,10 @@ def read_json(path: Path) -> Any:
     """Read one JSON file, naming the file when it is missing or broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         remedy = "Check the path or the run name."
         raise InputError(path, expected="a JSON file", found="no file", remedy=remedy) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         remedy = "Restore or remove the file."
         raise InputError(path, expected="valid JSON", found=str(error), remedy=remedy) from None
 

@@ -74,3 +74,33 @@ def test_writes_add_up_to_the_margin_under_a_weighted_norm():
     found = components(model, states, margins)
     assert found.attrs["worst_residual"] < 1e-4 * found.attrs["logit_range"]
     np.testing.assert_allclose(states.logits, states.scores)
+
+
+def test_panels_of_a_gated_network_draw(tmp_path, monkeypatch, tiny_data):
+    """A role that activations do not have, and no value residual: both stopped a panel once."""
+    from workbench import explore
+    from workbench.diagnostics import diagnose, save_diagnosis
+    from workbench.evaluation import open_run
+    from workbench.folder import InputError
+    from workbench.result import open_tree, provenance
+    from workbench.training import begin, train, train_config
+
+    monkeypatch.setenv("WORKBENCH_DATA", str(tmp_path))
+    steps = {"steps": 2, "tokens_per_step": 64, "sequence_length": 16, "micro_batches": 1}
+    config = train_config(optimizer={}, device="cpu", warmdown_steps=1, **steps)
+    shape = {"n_layer": 2, "d_model": 16, "vocab_size": 257}
+    for name, network in (
+        ("llama", new_network(preset("llama", **shape), seed=0)),
+        ("golf", new_network(preset("baseline", n_head=4, n_kv_head=2, **shape), seed=0)),
+    ):
+        train(network, tiny_data, config, begin(name, network, tiny_data, config))
+    panel = explore.effective_rank("llama")
+    assert all(view.figure.data for view in panel.views)
+    (mixing,) = explore.value_residual("golf").views
+    assert mixing.plot == "mixing"
+    with pytest.raises(InputError, match="no value residual|no learned"):
+        explore.value_residual("llama")
+    run = open_run("llama")
+    path = save_diagnosis(run, diagnose(run, only=["self_test"]))
+    absent = provenance(open_tree(path))["absent"]
+    assert set(absent) >= {"value_residual", "mixing", "routing_audit"} and all(absent.values())

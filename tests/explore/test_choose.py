@@ -42,13 +42,17 @@ def test_a_run_is_probed_when_first_asked(two_runs):
     assert (chooser.folder.path / "diagnosis.nc").exists()
     assert chooser.figure("token_loss").data
     assert chooser.figure("routing_audit") is None, "a text has no profiles"
-    assert chooser.reading("routing_audit").startswith("Not measured")
+    assert "Not measured: routing_audit: the corpus has no profiles" in chooser.reading(
+        "routing_audit"
+    )
 
 
-def test_without_runs_the_error_says_how_to_make_one(monkeypatch, tmp_path):
+def test_without_runs_a_checkpoint_can_be_imported_and_the_rest_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("WORKBENCH_DATA", str(tmp_path))
+    chooser = explore.choose_run()
+    assert "import a checkpoint" in chooser.facts.value and not chooser.button.disabled
     with pytest.raises(InputError, match="make demo"):
-        explore.choose_run()
+        chooser.reading("token_loss")
 
 
 def test_a_run_that_is_not_there_or_not_done(two_runs):

@@ -134,6 +134,8 @@ def save_diagnosis(
     Groups measured before on the same data are kept.
     """
     data = run.data_of(corpus)
+    given = sample(run, corpus)
+    reasons = {name: each.missing(given) for name, each in diagnostics().items()}
     own = data.corpus.hash == run.record["data"]["corpus_hash"]
     stem = "diagnosis" if own else f"diagnosis-{Path(data.corpus.name).stem}"
     path = run.folder.path / f"{stem}.nc"
@@ -143,6 +145,7 @@ def save_diagnosis(
         "measured_on": data.corpus.name,
         "measured_corpus_hash": data.corpus.hash,
         "class_scheme_hash": class_scheme(data.tokenizer).hash,
+        "absent": {name: reason for name, reason in reasons.items() if reason},
     }
     with replacing(path) as scratch:
         result.save({**_kept(path, provenance), **groups}, scratch, provenance=provenance)

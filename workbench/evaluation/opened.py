@@ -63,7 +63,10 @@ def _remedy(folder: RunFolder, record: Mapping[str, Any]) -> str:
     if record["status"] in ("planned", "running"):
         return "Wait for it to finish."
     if record.get("origin") == "watched":
-        return "Probe the live model: diagnostics.diagnose(model.adapt(network), corpus)."
+        ours = "diagnose(network, data) for a Network of this library"
+        theirs = "diagnose(model.adapt(network), data) for a language model of transformers"
+        others = "Save weights of another architecture in a format that `import` reads."
+        return f"Probe the live model: {ours}, {theirs}. {others}"
     kept = sorted(folder.checkpoints.glob("step-*.safetensors"))
     again = "Train again with --replace"
     return f"{again}, or begin from -p initial_state {kept[-1]}." if kept else f"{again}."

@@ -14,6 +14,7 @@ from workbench import readings, runs
 from workbench.folder import PROJECT, InputError, RunFolder, find_run
 from workbench.plots.report import open_diagnosis, run_facts
 from workbench.plots.view import View
+from workbench.result import provenance
 
 
 class RunChooser(widgets.VBox):
@@ -27,18 +28,11 @@ class RunChooser(widgets.VBox):
     Raises
     ------
     InputError
-        If there is no run, or none of that name.
+        If there is none of that name. Without any run the menu is empty.
     """
 
     def __init__(self, name: str | None = None) -> None:
         options = _options()
-        if not options:
-            raise InputError(
-                "data/runs",
-                expected="a trained run",
-                found="none",
-                remedy="Make two with: make demo, or one with: python -m workbench train.",
-            )
         names = [run for _, run in options]
         if name is not None and name not in names:
             find_run(name)  # says which names are near
@@ -50,7 +44,7 @@ class RunChooser(widgets.VBox):
             )
         self.menu = widgets.Dropdown(
             options=options,
-            value=name or max(names, key=lambda each: find_run(each).path.stat().st_mtime_ns),
+            value=name or max(names, key=_changed, default=None),
             description="run",
             layout=widgets.Layout(width="32em"),
         )
@@ -69,15 +63,36 @@ class RunChooser(widgets.VBox):
         self.said = widgets.HTML()
         row = widgets.HBox([self.path, self.button])
         super().__init__([self.menu, self.facts, self.progress, row, self.said])
+        self._known: dict[Path, int] = {}
         self._redraw()
 
     @property
     def folder(self) -> RunFolder:
-        """Folder of the chosen run."""
+        """Folder of the chosen run.
+
+        Raises
+        ------
+        InputError
+            If there is none yet.
+        """
+        if self.menu.value is None:
+            raise InputError(
+                "data/runs",
+                expected="a trained run",
+                found="none",
+                remedy="Import a checkpoint above, or: make demo, or: python -m workbench train.",
+            )
         return find_run(self.menu.value)
 
     def diagnosis(self) -> xr.DataTree:
         """Open the diagnosis of the chosen run; without a good one, measure it under a bar."""
+        if self._known != _files(self.folder):  # it takes a second to open
+            self._tree = self._opened()
+            self._known = _files(self.folder)
+        return self._tree
+
+    def _opened(self) -> xr.DataTree:
+        """Read the diagnosis, or measure it."""
         try:
             return open_diagnosis(self.folder)
         except InputError:  # none, damaged, or of other weights
@@ -93,10 +108,9 @@ class RunChooser(widgets.VBox):
         """Say what a diagnostic of the chosen run shows, or that it was not measured."""
         tree = self.diagnosis()
         if diagnostic not in tree.children:
-            return (
-                f"Not measured: {diagnostic} does not apply to this run, or was not asked for "
-                f"(python -m workbench diagnose {self.folder.name})."
-            )
+            asked = f"it was not asked for (python -m workbench diagnose {self.folder.name})"
+            reason = provenance(tree).get("absent", {}).get(diagnostic, asked)
+            return textwrap.fill(f"Not measured: {diagnostic}: {reason}.", 100)
         text = readings.reading(diagnostic, tree[diagnostic].to_dataset())
         return textwrap.fill(text, 100)  # Jupyter breaks a long line inside a word
 
@@ -141,6 +155,9 @@ class RunChooser(widgets.VBox):
 
     def _redraw(self, change: Any = None) -> None:
         """Show the facts of the chosen run."""
+        if self.menu.value is None:
+            self.facts.value = "No run yet: import a checkpoint, or train one (make demo)."
+            return
         rows = "".join(
             f"<tr><td style='padding-right:1.5em;opacity:.7'>{html.escape(key)}</td>"
             f"<td>{html.escape(str(value))}</td></tr>"
@@ -160,7 +177,17 @@ def _options() -> list[tuple[str, str]]:
     return [(_label(row), row["name"]) for row in rows if row["status"] in ("finished", "stopped")]
 
 
+def _changed(name: str) -> int:
+    """Return when a run was last changed."""
+    return find_run(name).path.stat().st_mtime_ns
+
+
 def _label(row: dict[str, Any]) -> str:
     """Name a run in the menu with its result."""
     bpb = row["bits_per_byte"]
     return row["name"] if bpb is None else f"{row['name']} ({bpb:.4f} bit/byte)"
+
+
+def _files(run: RunFolder) -> dict[Path, int]:
+    """Say when each file of a run was written."""
+    return {each: each.stat().st_mtime_ns for each in run.path.iterdir()}

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Callable
 from functools import cache, partial
 from itertools import product
 from typing import Any
@@ -15,7 +16,7 @@ from workbench import readings
 from workbench.explore.compared import Compared, seen
 from workbench.explore.panel import Panel
 from workbench.explore.subject import Subject
-from workbench.folder import PROJECT, RunFolder, replacing
+from workbench.folder import PROJECT, InputError, RunFolder, replacing
 from workbench.plots.view import View
 from workbench.result import difference
 
@@ -43,12 +44,12 @@ def value_residual(run: str, other: str = "") -> Panel:
     subjects = {name: Subject(name) for name in runs.names}
     saved = {name: _saved(each) for name, each in subjects.items()}
 
-    def overview(show: str, group: str) -> View:
+    def overview(group: str) -> Callable[[str], View]:
         def one(name: str) -> View:
             return seen(group, saved[name][group], f"explore.Subject({name!r}).group({group!r})")
 
         told = partial(readings.reading, group)
-        return runs.view(show, one, reading=told, subtract=_difference)
+        return lambda show: runs.view(show, one, reading=told, subtract=_difference)
 
     @cache
     def trial(name: str) -> Any:
@@ -75,9 +76,12 @@ def value_residual(run: str, other: str = "") -> Panel:
 
         return runs.view(show, one) if visit else None
 
-    controls = {"show": runs.control, **_controls(saved[run][NAME])}
-    views: list[Any] = [lambda show: overview(show, NAME), lambda show: overview(show, "mixing")]
+    both = [group for group in (NAME, "mixing") if all(group in each for each in saved.values())]
+    views: list[Any] = [overview(group) for group in both]
     title = f"Value residual of {' and '.join(runs.names)}"
+    if NAME not in both:  # a network without one: its other scalars are all there is
+        return Panel(title, views=views, controls={"show": runs.control})
+    controls = {"show": runs.control, **_controls(saved[run][NAME])}
     actions = {"write retrained comparison": lambda: f"written: {_plan(subjects[run].folder)}"}
     return Panel(title, views=[*views, loss], controls=controls, actions=actions)
 
@@ -99,9 +103,23 @@ def _controls(ds: xr.Dataset) -> dict[str, Any]:
 
 
 def _saved(subject: Subject) -> dict[str, xr.Dataset]:
-    """Read both groups of a run; one measured before there were decisions is measured anew."""
-    found = {name: subject.group(name) for name in (NAME, "mixing")}
-    if "decision" not in found[NAME]:
+    """Read the groups that apply to a run; one measured before there were decisions anew.
+
+    Raises
+    ------
+    InputError
+        If neither does: the network learns no mixing scalar.
+    """
+    found, refused = {}, None
+    for name in (NAME, "mixing"):
+        try:
+            found[name] = subject.group(name)
+        except InputError as error:
+            refused = error
+    if not found:
+        assert refused is not None
+        raise refused
+    if NAME in found and "decision" not in found[NAME]:
         from workbench import diagnostics
 
         found[NAME] = diagnostics.value_residual(subject.sample.checkpoints, subject.sample.rows)

@@ -45,7 +45,7 @@ def adapt(model: nn.Module) -> "Adapter":
     - both writes, where a block adds an attention and a feed-forward to its stream, one after the
       other or side by side, with or without norms behind them;
     - queries, keys and values, where attention is ``scaled_dot_product_attention`` with the usual
-      scale and no mask but a boolean one;
+      scale and every position reads all before it: no window, no other mask;
     - ``final_norm``, where the head makes the logits of what its norm returns.
 
     A diagnostic that needs another says so. Fused matrices stay one, under their own name.
@@ -178,7 +178,8 @@ class Adapter(nn.Module):
             for module in self.network.modules():
                 stack.enter_context(module.register_forward_hook(note, with_kwargs=True))
             logits = self(ids)
-        self.attended = attention.sites
+        whole = self.network.config.get_text_config()
+        self.attended = set() if _is_windowed(whole) else attention.sites
         for visit, block in enumerate(self.blocks):
             found = _places(block, seen)
             self.places |= {f"visit.{visit}.{site}": place for site, place in found.items()}
@@ -208,11 +209,25 @@ class _Attended(TorchFunctionMode):
             self.visit += 1
             mask, scale = more.get("attn_mask"), more.get("scale") or args[0].shape[-1] ** -0.5
             usual = abs(scale * args[0].shape[-1] ** 0.5 - 1) < 1e-4
-            if usual and (mask is None or mask.dtype == torch.bool):
+            if usual and (mask is None or _is_causal(mask)):
                 for site, at in ATTENDED.items():
                     self.sites.add(name := f"visit.{self.visit}.{site}")
                     args = (*args[:at], self.tap(name, args[at]), *args[at + 1 :])
         return func(*args, **more)
+
+
+def _is_causal(mask: Tensor) -> bool:
+    """Tell whether a boolean mask shows every position all before it, and nothing else."""
+    return mask.dtype == torch.bool and bool((mask == torch.ones_like(mask).tril()).all())
+
+
+def _is_windowed(config: Any) -> bool:
+    """Tell whether some layer reads less than all before; a short pass cannot see a window."""
+    window, longest = (
+        getattr(config, name, None) for name in ("sliding_window", "max_position_embeddings")
+    )
+    kinds = {*(getattr(config, "layer_types", None) or ())} - {"full_attention"}
+    return bool(kinds) or (window is not None and (longest is None or window < longest))
 
 
 def _linears(module: nn.Module) -> dict[str, Any]:

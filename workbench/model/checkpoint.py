@@ -1,5 +1,6 @@
 """Weights and configuration in and out of files; nothing here executes what a file says."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,12 @@ def read_header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     with safe_open(path, "pt") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         return {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
+
+
+def sha256(path: Path) -> str:
+    """Hash a file without holding it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_tensor(path: Path, name: str, *, dtype: torch.dtype | None = None) -> Tensor:

@@ -5,7 +5,6 @@ References
 .. [1] Hugging Face, safetensors: format, https://huggingface.co/docs/safetensors
 """
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from workbench.folder import read_json, replacing, write_json
-from workbench.model.checkpoint import assemble, read_header, read_tensor, state
+from workbench.folder import InputError, read_json, replacing, write_json
+from workbench.model.checkpoint import assemble, read_header, read_tensor, sha256, state
 from workbench.model.foreign import Foreign
 from workbench.model.huggingface_config import (
     ArchMismatch,
@@ -97,16 +96,29 @@ def read_huggingface(
     ArchMismatch
         Everything that disagrees, in one error; there is no fallback to other weights.
     InputError
-        If config.json or the index is missing or broken.
+        If config.json or the index is missing or broken, or a file is named that is none of those
+        that are read.
     """
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    path = Path(path)
+    folder = path.parent if path.is_file() else path
     config = read_json(folder / "config.json")
     if not isinstance(config, dict):
         found = type(config).__name__
         raise ArchMismatch(folder, [problem("arch-config", "config.json", "an object", found)])
     whole = _stored(folder)
+    files = {folder / "config.json", *(each.path for each in whole.values())}
+    read = files if folder / SINGLE in files else files | {folder / INDEX}
+    if path.is_file() and path not in read:
+        wanted, remedy = (
+            "a file that is read: ",
+            "Name the folder, or give this file one of its own.",
+        )
+        wanted += ", ".join(sorted(each.name for each in read))
+        raise InputError(path, expected=wanted, found="another file beside them", remedy=remedy)
+    stated = config.get("max_position_embeddings")
+    stated = stated if isinstance(stated, int) and stated > 0 else None
     stored = {name: each for name, each in whole.items() if not name.endswith(BUFFER)}
-    said = claims(config, stored, where=folder)
+    said = claims(config, stored, where=folder, context=sequence_length or stated)
     ids = {key: value for key, value in config.items() if key.endswith("_token_id")}
     problems = said.problems + _special(ids, said.values.get("vocab_size"))
     problems += _against(said, stored)
@@ -116,11 +128,8 @@ def read_huggingface(
     with torch.device("meta"):
         named = {ours: foreign_name(ours) for ours in state(Network(said.model_config()))}
     tensors = {n: read_tensor(stored[at].path, at, dtype=dtype) for n, at in named.items()}
-    stated = config.get("max_position_embeddings")
-    stated = stated if isinstance(stated, int) and stated > 0 else None
     origin = "given" if sequence_length else "config.json" if stated else "not stated"
     beside = [folder / name for name in TOKENIZERS if (folder / name).exists()]
-    files = {folder / "config.json", *(each.path for each in whole.values())}
     return Foreign(
         network=assemble(said.model_config(), tensors).eval(),
         format="huggingface",
@@ -132,7 +141,7 @@ def read_huggingface(
             "family": said.family,
             "hf_architecture": said.hf_architecture,
             "special_ids": ids,
-            "files": {each.name: _sha256(each) for each in sorted(files)},
+            "files": {each.name: sha256(each) for each in sorted(files)},
             "ignored": sorted(whole.keys() - stored.keys()),
         },
     )
@@ -305,9 +314,3 @@ def _differing(
         if not torch.equal(head, embedding):
             found.append(problem("arch-tie", HEAD, f"equal to {EMBEDDING}", "other values"))
     return found
-
-
-def _sha256(path: Path) -> str:
-    """Hash a file without holding it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

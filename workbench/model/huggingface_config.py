@@ -55,7 +55,10 @@ SIGNS = {  # family: names that only its tensors have; the first that is found c
     "gpt2": r"transformer\.h\.|^h\.\d+\.attn",
 }
 ENCODER = re.compile("bert|electra|mpnet|ForMaskedLM|EncoderModel", re.IGNORECASE)
+ELSEWHERE = "It cannot be computed here: take the original without it (the unquantised weights, a "
+ELSEWHERE += "context below the window), or probe the model as it is with model.adapt."
 HINTS = {
+    **dict.fromkeys(("arch-setting", "arch-rope", "arch-dtype"), ELSEWHERE),
     "arch-003": "Complete config.json from the model's own repository; nothing is guessed.",
     "arch-007": "Name a causal language model: Llama, Mistral, Qwen2 or Qwen3.",
     "arch-unsupported": "Other families compute something else; their weights would mean nothing.",
@@ -126,8 +129,12 @@ class Claims:
         return replace(PRESETS[self.family], **ours, rope_scaling=self.rope_scaling)
 
 
-def claims(config: Mapping[str, Any], names: Iterable[str], *, where: object) -> Claims:
+def claims(
+    config: Mapping[str, Any], names: Iterable[str], *, where: object, context: int | None = None
+) -> Claims:
     """Read config.json; its family must agree with the names of the tensors.
+
+    A window of attention that is no shorter than the `context` to be used [token] is none.
 
     Raises
     ------
@@ -155,13 +162,22 @@ def claims(config: Mapping[str, Any], names: Iterable[str], *, where: object) ->
     missing = [
         problem("arch-003", key, "a value", "nothing") for key in FIELDS if key not in values
     ]
+    missing += [
+        problem("arch-config", key, "a whole number", value)
+        for key, value in values.items()
+        if key not in DEFAULTS and value is not None and type(value) is not int
+    ]
+    bases = [each.get("rope_theta") for each in (config, *ropes) if each not in odd]
+    bases = [each for each in bases if each is not None]
+    if any(each != bases[0] for each in bases):
+        problems.append(problem("arch-config", "rope_theta", "one value", bases))
     return Claims(
         family=family,
         hf_architecture=architecture,
         values=values,
         sources=sources,
         rope_scaling=scaling,
-        problems=missing + problems + _unable(said, kind),
+        problems=missing + problems + _unable(said, kind, context),
     )
 
 
@@ -188,6 +204,8 @@ def _kind(config: Mapping[str, Any], by_name: str, where: object) -> tuple[str, 
     named = {each for each in (stated, architecture.removesuffix("ForCausalLM").lower()) if each}
     named = named or {by_name}
     kind, expected = min(named), ", ".join(FAMILIES)
+    if (by_name, FAMILIES.get(kind)) == ("qwen2", "llama") and config.get("attention_bias"):
+        by_name = "llama"  # a setting, which is told of below
     if ENCODER.search(f"{stated} {architecture}") or config.get("is_encoder_decoder"):
         broken = problem("arch-007", "Encoder", "a decoder-only model", raw)
     elif not named <= FAMILIES.keys():
@@ -223,15 +241,18 @@ def _rope_scaling(rope: Any) -> tuple[RopeScaling | None, list[dict[str, Any]]]:
         return None, [problem("arch-rope", "rope_scaling", f"one of {list(SCALINGS)}", rope)]
 
 
-def _unable(said: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
+def _unable(said: Mapping[str, Any], kind: str, context: int | None) -> list[dict[str, Any]]:
     """List the settings under which the network would compute something else."""
     found = [
         problem("arch-setting", key, value, said[key])
         for key, value in ONLY.items()
         if said.get(key, value) not in (value, None) and (kind, key) != ("qwen2", "attention_bias")
     ]
-    if kind == "mistral" and said.get("sliding_window", 4096) is not None:
-        found.append(problem("arch-setting", "sliding_window", None, "a window"))
+    window = said.get("sliding_window", 4096)
+    is_wide = context and isinstance(window, int) and window >= context
+    if kind == "mistral" and window is not None and not is_wide:
+        wanted = f"null, or at least the context of {context or 'no stated'} tokens"
+        found.append(problem("arch-setting", "sliding_window", wanted, window))
     layers = said.get("layer_types") or []
     if not isinstance(layers, list) or any(each != "full_attention" for each in layers):
         found.append(problem("arch-setting", "layer_types", "full_attention", layers))

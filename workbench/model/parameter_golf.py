@@ -4,8 +4,8 @@ Neither file says how its network is to be run. Sizes follow from the shapes; th
 from the log beside the file, else from the official defaults, and marked as assumed.
 """
 
-import hashlib
 import io
+import math
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,14 +18,14 @@ from torch import Tensor
 
 from workbench.folder import InputError, replacing
 from workbench.model import parameter_golf_log
-from workbench.model.checkpoint import assemble, config_from_state, state
+from workbench.model.checkpoint import assemble, config_from_state, sha256, state
 from workbench.model.config import ModelConfig, preset, to_json
 from workbench.model.foreign import Foreign
 from workbench.model.network import Network
 from workbench.model.parameter_golf_int8 import dequantize, quantize
 from workbench.text import load_tokenizer
 
-FILES = ("final_model.pt", "final_model.int8.ptz")
+FILES = ("final_model.pt", "final_model.int8.ptz", "train.log")
 SUBMISSION_BYTES = 16_000_000  # most that compressed weights and script may have together
 SHAPES = "n_layer n_head n_kv_head d_model vocab_size feedforward_multiple tie_embeddings".split()
 UNTOLD = {  # what no shape tells: the script's variable, its official default
@@ -37,6 +37,7 @@ UNTOLD = {  # what no shape tells: the script's variable, its official default
 LOGS = ("*.log", "*.txt", "logs/*")
 TOKENIZERS = ("*.model", "data/*.model", "data/tokenizers/*.model")
 SHARDS = ("*_val_000000.bin", "data/*_val_000000.bin", "data/datasets/*/*_val_000000.bin")
+FILE_BYTES = {".ptz": 2**28, ".pt": 2**31}  # at most read of weights
 TEXT_CHARACTERS = 2**26  # at most read of a log
 # A network at its start is mostly zeros, so a small file may inflate at any ratio.
 INFLATED_BYTES, INFLATED_RATIO = 2**26, 32
@@ -81,6 +82,8 @@ def read_parameter_golf(
     """
     path = Path(path)
     with _reading(path):
+        if (size := path.stat().st_size) > (limit := FILE_BYTES.get(path.suffix, 2**31)):
+            raise ValueError(f"{size:,} bytes, more than {limit:,}")
         tensors = _tensors(path.read_bytes(), is_packed=path.suffix == ".ptz")
         size = sum(tensor.numel() for tensor in tensors.values())
         shape = to_json(config_from_state(tensors))
@@ -90,6 +93,9 @@ def read_parameter_golf(
     text = _text(Path(log)) if log else ""
     told = {name: parameter_golf_log.setting(text, *UNTOLD[name]) for name in UNTOLD}
     values = {name: value for name, (value, _) in told.items()} | overrides
+    if unread := [name for name in told if name not in overrides and math.isnan(values[name])]:
+        found, remedy = ", ".join(unread), f"Give it: -p {unread[0]} VALUE."
+        raise InputError(log, expected="a number", found=f"another value of {found}", remedy=remedy)
     length = int(values.pop("sequence_length"))
     config = preset("baseline", **{**shape, **values})
     with _reading(path):
@@ -113,7 +119,7 @@ def read_parameter_golf(
         sequence_length=length,
         metrics=metrics,
         notes={
-            "files": {each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in files},
+            "files": {each.name: sha256(each) for each in files},
             **parameter_golf_log.notes(text, metrics, is_quantized=path.suffix == ".ptz"),
         },
     )
@@ -130,7 +136,9 @@ def _reading(path: Path, what: str = "weights as the official script saves them"
         raise InputError(
             path,
             expected=what,
-            found=getattr(error, "strerror", None) or f"{error}".partition("\n")[0][:200],
+            found=getattr(error, "strerror", None)
+            or f"{error}".partition("\n")[0][:200]
+            or type(error).__name__,
             remedy="Check the path, or copy the file again; pickled code is never loaded.",
         ) from error
 
@@ -190,9 +198,12 @@ def write_parameter_golf(
     folder: Path,
     *,
     code: Path | None = None,
+    sequence_length: int | None = None,
     embedding_dtype: torch.dtype = torch.bfloat16,
 ) -> dict[str, Any]:
     """Write ``final_model.pt`` and ``final_model.int8.ptz`` as the official script does.
+
+    What these cannot say stands in a ``train.log`` beside them, which `read_parameter_golf` reads.
 
     Parameters
     ----------
@@ -202,6 +213,8 @@ def write_parameter_golf(
         Made if it is not there.
     code : Path, optional
         The training script, which counts towards the size of a submission.
+    sequence_length : int, optional
+        Context to state [token].
     embedding_dtype : torch.dtype
         The official script trains the embedding in bfloat16, and stores it so.
 
@@ -230,7 +243,12 @@ def write_parameter_golf(
     script = len(_text(code).encode()) if code else 0
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state(model).items()}
     tensors["tok_emb.weight"] = tensors["tok_emb.weight"].to(embedding_dtype)
-    files = {FILES[0]: _saved(tensors), FILES[1]: zlib.compress(_saved(quantize(tensors)), 9)}
+    size = sum(tensor.numel() for tensor in tensors.values())
+    told = {"model_params": size, "train_seq_len": sequence_length}
+    told |= {"rope_base": own["rope_base"], "logit_softcap": own["softcap"]}
+    log = "".join(f"{name}:{value}\n" for name, value in told.items() if value is not None)
+    packed = zlib.compress(_saved(quantize(tensors)), 9)
+    files = dict(zip(FILES, (_saved(tensors), packed, log.encode()), strict=True))
     for name, content in files.items():
         with replacing(folder / name) as scratch:
             scratch.write_bytes(content)

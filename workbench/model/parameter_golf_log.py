@@ -1,7 +1,9 @@
 """What the log of a Parameter Golf run tells: settings, metrics, and the scores at its end."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 NUMBER = r"(\d{1,12}(?:\.\d{1,12})?)"
@@ -19,15 +21,18 @@ def setting(text: str, variable: str, default: float) -> tuple[float, str]:
     """Find the value of an environment variable of the script, and say where it stands.
 
     A configuration line tells what the run used; the source that a log begins with tells only
-    what it would use where the variable was not set.
+    what it would use where the variable was not set. What is no finite number is NaN.
     """
     places = {
-        "log": rf"(?:^|(?<=\s)){variable.lower()}:{NUMBER}",
-        "log, default of its script": rf"environ\.get\(\s*.{variable}.\s*,\s*['\"]?{NUMBER}",
+        "log": rf"(?:^|(?<=\s)){variable.lower()}:([-+.\d][^\s,;]*)",
+        "log, default of its script": rf"environ\.get\(\s*.{variable}.\s*,\s*['\"]?([^'\")\n]*)",
     }
     for place, pattern in places.items():
         if found := re.search(pattern, text, flags=re.M):
-            return float(found[1]), place
+            with suppress(ValueError):
+                if math.isfinite(value := float(found[1])):
+                    return value, place
+            return math.nan, place
     return default, "official default, assumed"
 
 
@@ -41,7 +46,7 @@ def metrics(text: str) -> list[dict[str, Any]]:
     for step, rest in re.findall(r"^step:(\d{1,12})/\d+ (.*)$", text, flags=re.M):
         found = dict(re.findall(rf"(\w+):{NUMBER}", rest))
         line = lines.setdefault(int(step), {"step": int(step)})
-        if per_step:
+        if per_step > 0:
             line["tokens"] = int(int(step) * per_step)
         if "train_time" in found:
             line["seconds"] = float(found["train_time"]) / 1000
@@ -73,12 +78,12 @@ def notes(text: str, metrics: Sequence[Mapping[str, Any]], *, is_quantized: bool
         what they are of, and ``recorded_bits_per_byte`` or None.
     """
     wanted = {"tokens_per_step": "TRAIN_BATCH_TOKENS", "seed": "SEED"}
-    training = {name: int(setting(text, wanted[name], -1)[0]) for name in wanted}
+    training = {name: setting(text, wanted[name], -1)[0] for name in wanted}
     training["steps"] = metrics[-1]["step"] if metrics else -1
     stage = r"final_int8_zlib_roundtrip\w*" if is_quantized else r"step:\d+/\d+"
     found = re.findall(rf"^{stage} .*\bval_bpb:{NUMBER}", text, flags=re.M)
     return {
-        "training": {name: value for name, value in training.items() if value >= 0},
+        "training": {name: int(value) for name, value in training.items() if value >= 0},
         "recorded_bytes": {what + how: int(count) for what, how, count in BYTES.findall(text)},
         "recorded_bits_per_byte": float(found[-1]) if found else None,
     }

@@ -48,7 +48,9 @@ def rank_evidence(
     for each in (activation, ablation):  # where it was measured, to refuse what differs
         told = {} if each is None else each.attrs
         found.attrs |= {name: told[name] for name in told if str(name).startswith("measured_")}
+    every = list(dict.fromkeys(roles.values))  # a role that was not measured is NaN there
     if activation is not None:
+        activation = activation.reindex(role=every)
         seen = activation.sel(visit=blocks, role=roles).drop_vars(["visit", "role", "block"])
         rank = seen.activation_rank_ratio
         error = seen.activation_rank_standard_error / seen.activation_rank * rank
@@ -56,8 +58,9 @@ def rank_evidence(
         found["activation_standard_error"] = error.assign_attrs(long_name="its error", units="1")
         found.attrs["border"] = border = LOW_RANK * float(rank.median())
     if ablation is not None:
-        seen = ablation.sel(visit=blocks, part=roles).drop_vars(["visit", "part", "role", "block"])
         whole = ablation.sel(part="block", drop=True).drop_vars("block")
+        ablation = ablation.reindex(part=every, fill_value={"verdict": "unjudged"})
+        seen = ablation.sel(visit=blocks, part=roles).drop_vars(["visit", "part", "role", "block"])
         for name in ("cost", "cost_standard_error"):
             found[name], found[f"block_{name}"] = seen[name], whole[name]
         found.attrs["floor"] = ablation.attrs["floor"]

@@ -1,5 +1,6 @@
 """Make a run of a checkpoint that was trained elsewhere."""
 
+from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,13 @@ from typing import Any
 import torch
 
 from workbench.folder import InputError, RunFolder, append_jsonl, environment
-from workbench.model import Foreign, read_huggingface, read_parameter_golf, save_model
+from workbench.model import (
+    Foreign,
+    init_loss_verdict,
+    read_huggingface,
+    read_parameter_golf,
+    save_model,
+)
 from workbench.text import Data
 from workbench.training.begin import check_data, describe
 
@@ -105,6 +112,7 @@ def adopt(
             "path": str(Path(path).resolve()),
             "format": foreign.format,
             "sources": dict(foreign.sources),
+            "rows_without_token": foreign.network.config.vocab_size - data.tokenizer.vocab_size,
             "assumed": [name for name, source in foreign.sources.items() if "default" in source],
             **{key: foreign.notes[key] for key in foreign.notes.keys() - {"training", "ignored"}},
         },
@@ -113,17 +121,20 @@ def adopt(
     return run
 
 
-def compare_recorded(run: RunFolder, bits_per_byte: float) -> str:
+def compare_recorded(run: RunFolder, summary: Mapping[str, Any]) -> str:
     """Hold a score against the one that came with the checkpoint; the verdict is recorded too.
 
     Parameters
     ----------
     run : RunFolder
         An adopted run.
-    bits_per_byte : float
-        As measured here [bit/byte].
+    summary : mapping
+        ``bits_per_byte`` and ``loss_nat`` as measured here, see `evaluation.evaluate`.
     """
-    imported = run.record()["imported"]
+    record = run.record()
+    imported, vocab_size = record["imported"], record["model"]["vocab_size"]
+    bits_per_byte = summary["bits_per_byte"]
+    start = init_loss_verdict(summary["loss_nat"], vocab_size=vocab_size)["diagnosis"]
     recorded = imported.get("recorded_bits_per_byte")
     verdict = f"{bits_per_byte:.4f} bit/byte, with no recorded score to compare with"
     if recorded is not None:
@@ -132,5 +143,6 @@ def compare_recorded(run: RunFolder, bits_per_byte: float) -> str:
         if not abs(gap) <= SAME:
             doubtful = ", ".join(["step", "corpus", "tokenizer", "protocol", *imported["assumed"]])
             verdict = f"MISMATCH: {verdict}. Any of these may be another: {doubtful}."
+    verdict = f"{verdict.rstrip('.')}. By its loss the checkpoint is {start}."
     run.update(imported={**imported, "verdict": verdict})
     return verdict

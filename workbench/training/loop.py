@@ -254,12 +254,13 @@ def judge_start(model: Network, data: Data, config: TrainConfig) -> dict[str, An
     Returns
     -------
     dict
-        ``bits_per_byte``, which compares across tokenizers, ``loss`` [nat/token], and what
-        `init_loss_verdict` makes of it: ``passed, absolute, diagnosis``.
+        ``bits_per_byte``, which compares across tokenizers, and ``loss`` [nat/token], None where
+        not finite; what `init_loss_verdict` makes of it: ``passed, absolute, diagnosis``.
     """
-    bits_per_byte, loss = _validate(model, data, config)
-    verdict = init_loss_verdict(loss, vocab_size=model.config.vocab_size)
-    return {"bits_per_byte": bits_per_byte, "loss": loss, **verdict}
+    measured = _validate(model, data, config)
+    verdict = init_loss_verdict(measured[1], vocab_size=model.config.vocab_size)
+    told = [each if np.isfinite(each) else None for each in measured]
+    return {"bits_per_byte": told[0], "loss": told[1], **verdict}
 
 
 def _keep(model: Network, run: RunFolder, step: int) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import save_model as save_weights
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from workbench.folder import append_jsonl, create_run, environment, replacing
+from workbench.folder import InputError, append_jsonl, create_run, environment, replacing
 from workbench.model import Network, save_model
 from workbench.text import Data, open_data
 from workbench.training.loop import first_not_finite, learned_scalars
@@ -19,7 +19,7 @@ from workbench.training.loop import first_not_finite, learned_scalars
 SAMPLED = 65536  # entries of a matrix whose update is measured, in whole rows
 KEPT = 11  # checkpoints beside the last
 CLIPPED = 0.999  # of the norm before: an optimizer that gets less gets a clipped gradient
-LIVE = "no Network with its corpus; probe the live model: diagnose(model.adapt(net), data)"
+WEIGHTS_ALONE = "the loop trained no Network of this library, or was watched without its corpus"
 
 
 class Watched:
@@ -38,10 +38,12 @@ class Watched:
     training, and a scalar that it returns (bare, in a tuple, or as ``.loss``) is the loss,
     averaged over the passes of a step. Of processes that train together, one watches.
 
-    Each line of ``metrics.jsonl`` is open until the next step begins. On the first and every
-    `every`-th step it also has the small parameters, ``update_ratio``, the norm of an update over
-    that of what it changed, and ``zero_update_share``, the entries that it left as they were (in
-    bfloat16: those whose update was rounded away). Both are of rows evenly spaced in each matrix.
+    Each line of ``metrics.jsonl`` is open until the next step begins; what is logged between a
+    training pass and its step, as a norm is where it is clipped, waits for the line of that step.
+    On the first and every `every`-th step a line also has the small parameters, ``update_ratio``,
+    the norm of an update over that of what it changed, and ``zero_update_share``, the entries that
+    it left as they were (in bfloat16: those whose update was rounded away). Both are of rows evenly
+    spaced in each matrix. Where ``step`` is given a closure, the gradients are its last.
 
     Parameters
     ----------
@@ -63,7 +65,8 @@ class Watched:
     Raises
     ------
     InputError
-        If the name is taken or not valid, or the corpus cannot be opened.
+        If the name is taken or not valid, the corpus cannot be opened, or an optimizer has no
+        parameter of the model.
     """
 
     def __init__(
@@ -78,6 +81,9 @@ class Watched:
         keep_every: int = 25,
         replace: bool = False,
     ) -> None:
+        self.optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+        for each in self.optimizers:
+            _check_owner(model, each)
         data = open_data(corpus, tokenizer=tokenizer) if isinstance(corpus, str) else corpus
         path = Path(folder)
         root = path.parent if path.parent.name else None
@@ -85,12 +91,12 @@ class Watched:
         self.every, self.keep_every = every, keep_every
         self.called, self.model = model, getattr(model, "_orig_mod", model)  # compiled or not
         self.opens = self.model if isinstance(self.model, Network) and data is not None else None
-        self.optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
         self.groups = [group for each in self.optimizers for group in each.param_groups]
         self.step = self.tokens = self.context = 0
         self.losses: list[Tensor] = []  # of the passes of this step
         self.before: dict[str, Tensor] = {}  # rows of matrices before this step, if it is measured
         self.line: dict[str, Any] = {}
+        self.passed, self.waiting = False, dict[str, Any]()  # since the latest step
         if data is not None:
             data.tokenizer.save(self.run.path / "tokenizer")
             self.run.update(data=data.identity())
@@ -112,54 +118,73 @@ class Watched:
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         for hook in self.hooks:
             hook.remove()
-        self._write()
-        self._keep(last=True)
-        status = "finished" if error is None else "failed"
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            status = "stopped"
-        if self.opens is not None and status != "failed":
-            save_model(self.opens, self.run.path)
-        training = {"steps": self.step, "sequence_length": self.context}
-        training["tokens_per_step"] = self.tokens // max(1, self.step)
-        reason = f"{type(error).__name__}: {error}" if error else "" if self.opens else LIVE
-        self.run.update(status=status, reason=reason, steps_done=self.step, training=training)
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        try:
+            self._write()
+            self._keep(last=True)
+            if self.opens is not None and (error is None or stopped):
+                save_model(self.opens, self.run.path)
+        except BaseException as raised:
+            error = error or raised
+            raise
+        finally:
+            status = "finished" if error is None else "stopped" if stopped else "failed"
+            training = {"steps": self.step, "sequence_length": self.context}
+            training["tokens_per_step"] = self.tokens // max(1, self.step)
+            unopened = "" if self.opens else WEIGHTS_ALONE
+            reason = unopened if error is None else f"{type(error).__name__}: {error}"
+            self.run.update(status=status, reason=reason, steps_done=self.step, training=training)
 
     def log(self, **values: Any) -> None:
-        """Add to the line of the latest step, or replace what is there.
+        """Add to the line of a step, or replace what is there.
+
+        The step is the latest, or the next where ``model(...)`` has been called in training since:
+        both right after ``clip_grad_norm_`` and right after ``optimizer.step()`` are good places.
 
         Parameters
         ----------
         **values
             ``loss`` [nat/token], ``validation_bits_per_byte``, or whatever is to be followed.
             ``grad_norm`` is that before clipping: the line then says whether it was ``clipped``.
+            What JSON cannot hold is written as text.
         """
-        self.line |= values
+        ahead = self.passed or "step" not in self.line
+        (self.waiting if ahead else self.line).update(values)
 
     def _passed(self, _: nn.Module, args: tuple[Any, ...], more: dict[str, Any], out: Any) -> None:
         """Count the tokens of a training pass, and keep the loss that it returns."""
         if self.model.training and torch.is_grad_enabled():
+            self.passed = True
             given = [e for e in (*args, *more.values()) if isinstance(e, Tensor) and e.ndim]
             for ids in given[:1]:
                 self.tokens, self.context = self.tokens + ids.numel(), ids.shape[-1]
             parts = out if isinstance(out, tuple) else (getattr(out, "loss", out),)
             self.losses += [p.detach() for p in parts if isinstance(p, Tensor) and not p.ndim][:1]
 
-    def _begins(self, *_: Any) -> None:
-        """Measure what the optimizers are about to use."""
+    def _begins(self, _: Optimizer, args: tuple[Any, ...], more: dict[str, Any]) -> None:
+        """Measure what the optimizers are about to use, unless a closure is yet to make it."""
         self._write()
+        closure = any(map(callable, (*args, *more.values())))
+        self.line = {} if closure else self._gradients()
+        if not self.step or (self.step + 1) % self.every == 0:
+            named = self.model.named_parameters()
+            drawn = ((n, p) for n, p in named if p.ndim > 1 and p.requires_grad)
+            asked = ((n, p) for n, p in drawn if closure or p.grad is not None)
+            self.before = {name: _rows(parameter).clone() for name, parameter in asked}
+
+    def _gradients(self) -> dict[str, Any]:
+        """Return the norms of the gradients there are."""
         slopes = [[p.grad for p in g["params"] if p.grad is not None] for g in self.groups]
         place = next(self.model.parameters()).device  # a group without gradients has none
         norms = torch.stack([torch.nn.utils.get_total_norm(each).to(place) for each in slopes])
-        self.line = {"grad_norm_applied": norms.float().norm(), "grad_norm_by_group": norms}
-        if not self.step or (self.step + 1) % self.every == 0:
-            named = self.model.named_parameters()
-            drawn = ((n, p) for n, p in named if p.ndim > 1 and p.grad is not None)
-            self.before = {name: _rows(parameter).clone() for name, parameter in drawn}
+        return {"grad_norm_applied": norms.float().norm(), "grad_norm_by_group": norms}
 
     def _ends(self, *_: Any) -> None:
         """Fill the line of a step with what can be measured right after it."""
         now, self.step = time.perf_counter(), self.step + 1
         ms = 1000 * (now - self.latest)
+        if not self.line:  # a closure has run
+            self.line = self._gradients()
         self.line |= {"step": self.step, "tokens": self.tokens}
         self.line |= {"seconds": round(now - self.started, 4), "ms": round(ms, 3)}
         self.line |= {"learning_rate": self.groups[0]["lr"]}
@@ -167,7 +192,9 @@ class Watched:
             self.line["loss"] = torch.stack(self.losses).float().mean()
         if self.before:
             self.line |= self._updates() | {"scalars": learned_scalars(self.model)}
+        self.line |= self.waiting
         self.losses, self.before, self.latest = [], {}, now
+        self.passed, self.waiting = False, {}
         if self.step % self.keep_every == 0:
             self._keep()
 
@@ -183,13 +210,12 @@ class Watched:
         }
 
     def _write(self) -> None:
-        """Append the line of the latest step; JSON has no NaN, so null stands for it."""
-        text = json.dumps(self.line, default=lambda tensor: tensor.tolist())
-        line = json.loads(text, parse_constant=lambda _: None)
+        """Append the line of the latest step."""
+        line = {name: _plain(value) for name, value in self.line.items()}
         if "step" in line:  # else an optimizer raised
-            applied = line["grad_norm_applied"]
-            if applied is not None and line.get("grad_norm") is not None:
-                line["clipped"] = applied < CLIPPED * line["grad_norm"]
+            applied, whole = line["grad_norm_applied"], line.get("grad_norm")
+            if isinstance(applied, float) and isinstance(whole, int | float):
+                line["clipped"] = applied < CLIPPED * whole
             if broken := [name for name, value in line.items() if value is None]:
                 line |= {"not_finite": broken, "first_not_finite": first_not_finite(self.model)}
             append_jsonl(self.run.metrics, {"grad_norm": applied} | line)
@@ -214,3 +240,22 @@ watch = Watched  # reads as a verb where it is called
 def _rows(parameter: Tensor) -> Tensor:
     """View rows of a matrix, evenly spaced, that hold about `SAMPLED` entries."""
     return parameter.detach()[:: parameter.numel() // SAMPLED + 1]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON holds it: NaN, which it has not, as null, and the unknown as text."""
+    try:
+        text = json.dumps(value, default=lambda tensor: tensor.tolist())
+    except (AttributeError, TypeError, ValueError, RuntimeError):  # no such method, key or storage
+        text = json.dumps(str(value))
+    return json.loads(text, parse_constant=lambda _: None)
+
+
+def _check_owner(model: nn.Module, optimizer: Optimizer) -> None:
+    """Refuse an optimizer that would leave the model as it is."""
+    given = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    if set(model.parameters()).isdisjoint(given):
+        where, expected = f"optimizer {type(optimizer).__name__}", "one that trains the model given"
+        found = "that none of its parameters are the model's"
+        remedy = "Make it of this model's parameters(), once the model is copied and wrapped."
+        raise InputError(where, expected=expected, found=found, remedy=remedy)
