@@ -71,14 +71,14 @@ def export(options: argparse.Namespace) -> int:
 
     opened = evaluation.open_run(options.run)
     folder = Path(options.output or opened.folder.path / "exports" / options.to)
+    told: dict[str, Any] = {"sequence_length": opened.sequence_length}
     if options.to == "parameter-golf":
         code = Path(options.code) if options.code else None
-        written = model.write_parameter_golf(
-            opened.model, folder, code=code, sequence_length=opened.sequence_length
-        )
+        written = model.write_parameter_golf(opened.model, folder, code=code, **told)
     else:
-        length, tokenizer = opened.sequence_length, opened.tokenizer
-        model.write_huggingface(opened.model, folder, tokenizer=tokenizer, sequence_length=length)
+        ids = opened.folder.record().get("imported", {}).get("special_ids")
+        tokenizer = opened.tokenizer
+        model.write_huggingface(opened.model, folder, tokenizer=tokenizer, special_ids=ids, **told)
         written = {"files": {each.name: each.stat().st_size for each in sorted(folder.iterdir())}}
     print(json.dumps({"format": options.to, "folder": str(folder), **written}, indent=1))
     return 0
@@ -139,6 +139,8 @@ def diagnose(options: argparse.Namespace) -> int:
     path = diagnostics.save_diagnosis(opened, groups, corpus=options.corpus)
     for name, dataset in groups.items():
         print(f"{name}: {readings.reading(name, dataset)}")
+    if opened.folder.is_stale():
+        _say(f"the weights changed since they were scored: evaluate {options.run} again")
     for name, reason in result.provenance(result.open_tree(path)).get("absent", {}).items():
         _say(f"left out: {name}: {reason}")
     _say(f"written: {path}")

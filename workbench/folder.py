@@ -194,6 +194,11 @@ class RunFolder:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
+    def is_stale(self) -> bool:
+        """Tell whether the weights were changed after the recorded score was measured."""
+        scored = (self.record().get("evaluation") or {}).get("weights")
+        return scored is not None and scored != self.weights()
+
     @property
     def metrics(self) -> Path:
         """``metrics.jsonl``: one line a step."""

@@ -10,7 +10,7 @@ import xarray as xr
 
 from workbench.evaluation import bits_per_byte, evaluate, open_run, save_evaluation, token_table
 from workbench.folder import InputError, RunFolder, create_run, read_jsonl
-from workbench.model import state
+from workbench.model import save_model, state
 from workbench.result import open_tree, provenance
 from workbench.text import TOKEN_CLASSES
 
@@ -93,7 +93,7 @@ def test_a_saved_evaluation_reads_back(own_run):
     opened = open_run(own_run.path)
     summary, table = evaluate(opened)
     save_evaluation(opened, summary, table)
-    assert own_run.record()["evaluation"] == json.loads(json.dumps(summary))
+    assert own_run.record()["evaluation"] == json.loads(json.dumps(summary)) | {"weights": own_run.weights()}
     assert own_run.record()["status"] == "finished", "the rest of the record stays"
     tree = open_tree(own_run.path / "tokens.nc")
     xr.testing.assert_identical(tree["tokens"].to_dataset(), table)
@@ -125,3 +125,16 @@ def test_a_run_without_weights_is_refused(own_run, tmp_path):
 def test_a_wrong_protocol_is_refused(tiny_run):
     with pytest.raises(InputError, match="sliding:17"):
         evaluate(open_run(tiny_run.path), protocol="sliding:17")
+
+
+def test_weights_that_changed_after_the_score_are_noticed(own_run):
+    copy = own_run
+    run = open_run(copy.path)
+    summary, table = evaluate(run)
+    assert not copy.is_stale(), "nothing was scored yet"
+    save_evaluation(run, summary, table)
+    assert not copy.is_stale()
+    with torch.no_grad():
+        run.model.blocks[0].mlp_scale.mul_(1.01)
+    save_model(run.model, copy.path)
+    assert copy.is_stale()

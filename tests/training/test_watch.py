@@ -183,6 +183,128 @@ def test_clipped_steps_are_told_from_others(tmp_path):
     assert lines[0]["grad_norm"] > 0.01
 
 
+def test_values_logged_before_a_step_are_on_its_line(tmp_path):
+    model, optimizer = foreign()
+    with watch(model, optimizer, tmp_path / "mine") as watched:
+        for step, most in enumerate([1e-3, 1e3, 1e-3]):
+            model(*batch(step))[1].backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), most)
+            watched.log(grad_norm=norm, before=step)
+            optimizer.step()
+            optimizer.zero_grad()
+            with torch.no_grad():
+                model(*batch(9))  # no training pass: what follows is still of this step
+            watched.log(after=step)
+    lines = read_jsonl(watched.run.metrics)
+    assert [line["clipped"] for line in lines] == [True, False, True]
+    assert [(line["before"], line["after"]) for line in lines] == [(0, 0), (1, 1), (2, 2)]
+
+
+def test_values_of_a_step_that_never_came_are_on_no_line(tmp_path):
+    model, optimizer = foreign()
+    with watch(model, optimizer, tmp_path / "mine") as watched:
+        watched.log(early=1)  # before any pass: of the first step
+        loop(model, optimizer, 2)
+        model(*batch(2))[1].backward()
+        watched.log(grad_norm=1e6)
+    first, last = read_jsonl(watched.run.metrics)
+    assert first["early"] == 1 and "early" not in last
+    assert "clipped" not in last and last["grad_norm"] < 1e3
+
+
+STRANGE = [
+    (complex(1, 2), "(1+2j)"),
+    (torch.tensor(1 + 2j), "tensor(1.+2.j)"),
+    (RunFolder, str(RunFolder)),
+    ({(1, 2): 3}, "{(1, 2): 3}"),
+    (torch.eye(1).to_sparse(), None),
+    ([1.0, float("inf")], [1.0, None]),
+    (torch.arange(2), [0, 1]),
+]
+
+
+@pytest.mark.parametrize("name", ["note", "grad_norm"])
+@pytest.mark.parametrize(("value", "written"), STRANGE, ids=range(len(STRANGE)))
+def test_value_that_json_cannot_hold_is_text(tmp_path, value, written, name):
+    model, optimizer = foreign()
+    with watch(model, optimizer, tmp_path / "mine") as watched:
+        loop(model, optimizer, 1)
+        watched.log(**{name: value})
+        loop(model, optimizer, 1)
+    assert watched.run.record()["status"] == "finished"
+    lines = read_jsonl(watched.run.metrics)
+    assert len(lines) == 2 and "clipped" not in lines[0]
+    assert lines[0][name] == (written or str(value))
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (None, "failed", "RuntimeError: disk full"),
+        (ZeroDivisionError("mine"), "failed", "ZeroDivisionError: mine"),
+        (KeyboardInterrupt(), "stopped", "KeyboardInterrupt"),
+    ],
+)
+def test_folder_that_cannot_be_finished_ends_with_a_status(
+    tmp_path, monkeypatch, error, status, reason
+):
+    def full(*_):
+        raise RuntimeError("disk full")
+
+    model, optimizer = foreign()
+    with (
+        pytest.raises(RuntimeError, match="disk full"),
+        watch(model, optimizer, tmp_path / "mine") as watched,
+    ):
+        loop(model, optimizer, 2)
+        monkeypatch.setitem(watch.__init__.__globals__, "save_weights", full)
+        if error:
+            raise error
+    record = watched.run.record()
+    assert (record["status"], record["steps_done"]) == (status, 2)
+    assert record["reason"].startswith(reason)
+    assert not model._forward_hooks
+
+
+def test_gradients_of_a_closure_are_those_it_left(tmp_path):
+    torch.manual_seed(0)
+    inputs = torch.randn(7, 6)
+    for number, kind in enumerate((torch.optim.SGD, torch.optim.LBFGS)):
+        model = nn.Linear(6, 4)
+        optimizer, slopes = kind(model.parameters(), lr=1e-2), []
+
+        def closure():
+            optimizer.zero_grad()  # noqa: B023
+            loss = model(inputs).square().sum()  # noqa: B023
+            loss.backward()
+            slopes.append([p.grad.clone() for p in model.parameters()])  # noqa: B023
+            watched.log(inside=len(slopes))  # noqa: B023
+            return loss
+
+        before = model.weight.detach().clone()
+        with watch(model, optimizer, tmp_path / f"mine{number}") as watched:
+            optimizer.step(closure)
+            change = (model.weight.detach() - before).norm() / before.norm()
+            optimizer.step(closure)
+        first, second = read_jsonl(watched.run.metrics)
+        used = [slopes[line["inside"] - 1] for line in (first, second)]
+        norms = [sum(float(e.square().sum()) for e in each) ** 0.5 for each in used]
+        assert [first["grad_norm"], second["grad_norm"]] == pytest.approx(norms, rel=1e-5)
+        assert min(norms) > 0
+        assert first["update_ratio_by_matrix"] == {"weight": pytest.approx(change.item(), rel=1e-5)}
+
+
+def test_optimizer_of_another_model_is_refused_at_once(tmp_path):
+    model, optimizer = foreign()
+    _, other = foreign(seed=1)
+    for odd in (other, [optimizer, other]):
+        with pytest.raises(InputError, match="none of its parameters are the model's"):
+            watch(model, odd, tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+    part = torch.optim.SGD([model.gain, nn.Parameter(torch.ones(1))], lr=0.1)
+    watch(model, part, tmp_path / "mine")
+
+
 def test_micro_batches_are_one_step_and_evaluation_is_none(tmp_path):
     model, optimizer = foreign()
     with watch(model, optimizer, tmp_path / "mine") as watched:
@@ -343,8 +465,11 @@ def test_network_with_its_data_opens_in_every_probe(watched_network, tiny_data):
 
 def test_run_that_cannot_be_rebuilt_says_where_to_look(watched_network):
     run, _ = watched_network()
-    with pytest.raises(InputError, match="probe the live model: diagnose"):
+    with pytest.raises(InputError, match="watched without its corpus") as refused:
         open_run(run.path)
+    remedy = refused.value.remedy
+    assert "takes a Network" in remedy and "model.adapt(m) of a transformers model" in remedy
+    assert remedy.endswith("in a format that `import` reads.")
 
 
 def test_taken_name_is_refused_before_anything_is_hooked(tmp_path):

@@ -63,10 +63,9 @@ def _remedy(folder: RunFolder, record: Mapping[str, Any]) -> str:
     if record["status"] in ("planned", "running"):
         return "Wait for it to finish."
     if record.get("origin") == "watched":
-        ours = "diagnose(network, data) for a Network of this library"
-        theirs = "diagnose(model.adapt(network), data) for a language model of transformers"
+        live = "diagnose(m, data) takes a Network m, or model.adapt(m) of a transformers model m"
         others = "Save weights of another architecture in a format that `import` reads."
-        return f"Probe the live model: {ours}, {theirs}. {others}"
+        return f"Probe the live model: {live}. {others}"
     kept = sorted(folder.checkpoints.glob("step-*.safetensors"))
     again = "Train again with --replace"
     return f"{again}, or begin from -p initial_state {kept[-1]}." if kept else f"{again}."
@@ -153,7 +152,7 @@ def save_evaluation(run: OpenRun, summary: dict[str, Any], table: xr.Dataset) ->
     """Keep an evaluation in the run's folder: ``tokens.nc``, and the summary in its record."""
     with replacing(run.folder.path / "tokens.nc") as scratch:
         save({"tokens": table}, scratch, provenance=run.provenance())
-    run.folder.update(evaluation=summary)
+    run.folder.update(evaluation={**summary, "weights": run.folder.weights()})
 
 
 def summarize(table: xr.Dataset) -> dict[str, Any]:

@@ -158,10 +158,12 @@ class RunChooser(widgets.VBox):
         if self.menu.value is None:
             self.facts.value = "No run yet: import a checkpoint, or train one (make demo)."
             return
+        stale = {"weights": "changed since they were scored: evaluate again"}
+        warning = stale if self.folder.is_stale() else {}
         rows = "".join(
             f"<tr><td style='padding-right:1.5em;opacity:.7'>{html.escape(key)}</td>"
             f"<td>{html.escape(str(value))}</td></tr>"
-            for key, value in run_facts(self.folder.record()).items()
+            for key, value in (run_facts(self.folder.record()) | warning).items()
         )
         self.facts.value = f"<table>{rows}</table>"
 

@@ -19,7 +19,7 @@ from workbench.training.loop import first_not_finite, learned_scalars
 SAMPLED = 65536  # entries of a matrix whose update is measured, in whole rows
 KEPT = 11  # checkpoints beside the last
 CLIPPED = 0.999  # of the norm before: an optimizer that gets less gets a clipped gradient
-WEIGHTS_ALONE = "the loop trained no Network of this library, or was watched without its corpus"
+UNOPENED = "the loop trained no Network of this library, or was watched without its corpus"
 
 
 class Watched:
@@ -83,7 +83,11 @@ class Watched:
     ) -> None:
         self.optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
         for each in self.optimizers:
-            _check_owner(model, each)
+            given = (parameter for group in each.param_groups for parameter in group["params"])
+            if set(model.parameters()).isdisjoint(given):
+                wanted, found = "one of this model", "that none of its parameters are the model's"
+                remedy = "Make it of model.parameters(), once the model is copied and wrapped."
+                raise InputError("optimizer", expected=wanted, found=found, remedy=remedy)
         data = open_data(corpus, tokenizer=tokenizer) if isinstance(corpus, str) else corpus
         path = Path(folder)
         root = path.parent if path.parent.name else None
@@ -131,8 +135,7 @@ class Watched:
             status = "finished" if error is None else "stopped" if stopped else "failed"
             training = {"steps": self.step, "sequence_length": self.context}
             training["tokens_per_step"] = self.tokens // max(1, self.step)
-            unopened = "" if self.opens else WEIGHTS_ALONE
-            reason = unopened if error is None else f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}" if error else "" if self.opens else UNOPENED
             self.run.update(status=status, reason=reason, steps_done=self.step, training=training)
 
     def log(self, **values: Any) -> None:
@@ -148,8 +151,7 @@ class Watched:
             ``grad_norm`` is that before clipping: the line then says whether it was ``clipped``.
             What JSON cannot hold is written as text.
         """
-        ahead = self.passed or "step" not in self.line
-        (self.waiting if ahead else self.line).update(values)
+        (self.waiting if self.passed or "step" not in self.line else self.line).update(values)
 
     def _passed(self, _: nn.Module, args: tuple[Any, ...], more: dict[str, Any], out: Any) -> None:
         """Count the tokens of a training pass, and keep the loss that it returns."""
@@ -168,9 +170,8 @@ class Watched:
         self.line = {} if closure else self._gradients()
         if not self.step or (self.step + 1) % self.every == 0:
             named = self.model.named_parameters()
-            drawn = ((n, p) for n, p in named if p.ndim > 1 and p.requires_grad)
-            asked = ((n, p) for n, p in drawn if closure or p.grad is not None)
-            self.before = {name: _rows(parameter).clone() for name, parameter in asked}
+            drawn = ((n, p) for n, p in named if closure and p.requires_grad or p.grad is not None)
+            self.before = {name: _rows(p).clone() for name, p in drawn if p.ndim > 1}
 
     def _gradients(self) -> dict[str, Any]:
         """Return the norms of the gradients there are."""
@@ -183,8 +184,7 @@ class Watched:
         """Fill the line of a step with what can be measured right after it."""
         now, self.step = time.perf_counter(), self.step + 1
         ms = 1000 * (now - self.latest)
-        if not self.line:  # a closure has run
-            self.line = self._gradients()
+        self.line = self.line or self._gradients()  # a closure has made them meanwhile
         self.line |= {"step": self.step, "tokens": self.tokens}
         self.line |= {"seconds": round(now - self.started, 4), "ms": round(ms, 3)}
         self.line |= {"learning_rate": self.groups[0]["lr"]}
@@ -249,13 +249,3 @@ def _plain(value: Any) -> Any:
     except (AttributeError, TypeError, ValueError, RuntimeError):  # no such method, key or storage
         text = json.dumps(str(value))
     return json.loads(text, parse_constant=lambda _: None)
-
-
-def _check_owner(model: nn.Module, optimizer: Optimizer) -> None:
-    """Refuse an optimizer that would leave the model as it is."""
-    given = (parameter for group in optimizer.param_groups for parameter in group["params"])
-    if set(model.parameters()).isdisjoint(given):
-        where, expected = f"optimizer {type(optimizer).__name__}", "one that trains the model given"
-        found = "that none of its parameters are the model's"
-        remedy = "Make it of this model's parameters(), once the model is copied and wrapped."
-        raise InputError(where, expected=expected, found=found, remedy=remedy)
