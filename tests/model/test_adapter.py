@@ -8,6 +8,7 @@ from torch import nn
 
 from workbench.folder import InputError
 from workbench.model import Matrix, Network, adapt, new_network, preset, read_huggingface, record
+from workbench.model import adapter as adapter_module
 
 STREAM = ("residual_in", "attention_out", "feedforward_out")
 INNER = ("head_out", "feedforward_hidden")
@@ -240,6 +241,38 @@ def test_site_that_would_mean_something_else_is_left_out(kind, fields, absent, i
     assert every - inner == absent
     with record(adapter, adapter.sites()):
         assert torch.equal(adapter(ids), logits_of(model, ids))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "is_whole"),
+    [
+        ("mistral", {"sliding_window": 4, "max_position_embeddings": 64}, False),
+        ("mistral", {"sliding_window": 64, "max_position_embeddings": 64}, True),
+        ("mistral", {"sliding_window": None}, True),
+        ("qwen2", {"use_sliding_window": False, "sliding_window": 4}, True),
+        (
+            "qwen2",
+            {"use_sliding_window": True, "sliding_window": 99, "max_position_embeddings": 64}
+            | {"layer_types": ["full_attention", "sliding_attention"]},
+            False,
+        ),
+    ],
+)
+def test_windowed_attention_is_not_offered_as_plain(kind, fields, is_whole, ids):
+    model = foreign_model(kind, intermediate_size=24, num_key_value_heads=2, **fields)
+    adapter = adapt(model)
+    inner = {site.rpartition(".")[2] for site in adapter.sites()}
+    assert inner & {*ATTENDED} == ({*ATTENDED} if is_whole else set())
+    with record(adapter, adapter.sites()):
+        assert torch.equal(adapter(ids), logits_of(model, ids))
+
+
+def test_only_a_triangle_is_a_causal_mask():
+    plain = torch.ones(1, 1, 6, 6).bool().tril()
+    window = plain & ~plain.tril(-4)
+    assert adapter_module._is_causal(plain)
+    for other in (window, torch.ones_like(plain), plain.float()):
+        assert not adapter_module._is_causal(other)
 
 
 def test_shared_dropout_is_not_taken_for_a_write(ids):

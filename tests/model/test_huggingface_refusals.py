@@ -146,9 +146,81 @@ def test_harmless_settings_pass(tmp_path):
 def test_mistral_is_a_llama_where_its_window_is_off(tmp_path):
     ours(tmp_path)
     change(tmp_path, model_type="mistral", architectures=["MistralForCausalLM"])
-    assert named(refused(tmp_path)).keys() == {"sliding_window"}
+    for window in (16, "64", True):
+        change(tmp_path, sliding_window=window)
+        assert named(refused(tmp_path)).keys() == {"sliding_window"}
+    change(tmp_path, without=["max_position_embeddings"], sliding_window=16)
+    assert "sequence_length, not stated" in str(refused(tmp_path))
     change(tmp_path, sliding_window=None)
     assert read_huggingface(tmp_path).notes["family"] == "llama"
+
+
+def test_a_window_no_shorter_than_the_context_is_none(tmp_path):
+    ours(tmp_path)
+    change(tmp_path, model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=16)
+    assert read_huggingface(tmp_path, sequence_length=16).sequence_length == 16
+    with pytest.raises(ArchMismatch, match="at least the sequence_length, 17"):
+        read_huggingface(tmp_path, sequence_length=17)
+    change(tmp_path, sliding_window=64)
+    assert read_huggingface(tmp_path).sequence_length == 64
+    with pytest.raises(ArchMismatch, match="sliding_window 64"):
+        read_huggingface(tmp_path, sequence_length=65)
+
+
+def test_what_cannot_be_computed_is_hinted_at_another_way(tmp_path):
+    ours(tmp_path, "qwen2")  # with biases, under the name of a family that may have them
+    change(tmp_path, model_type="llama", architectures=["LlamaForCausalLM"], attention_bias=True)
+    error = refused(tmp_path)
+    assert error.rule_id == "arch-setting" and error.fields[0]["name"] == "attention_bias"
+    assert "model.adapt" in error.hint
+    ours(tmp_path)
+    change(tmp_path, rope_scaling={"rope_type": "yarn", "factor": 4.0})
+    assert "model.adapt" in refused(tmp_path).hint
+    ours(tmp_path)
+    rewrite(tmp_path, lambda tensors: tensors.update({HEADS[1]: tensors[HEADS[1]].char()}))
+    assert "model.adapt" in refused(tmp_path).hint
+
+
+@pytest.mark.parametrize("place", ["rope_parameters", "rope_scaling"])
+def test_a_contradictory_rope_base_is_refused(place, tmp_path):
+    ours(tmp_path)
+    change(tmp_path, rope_theta=1e4, **{place: {"rope_type": "default", "rope_theta": 5e5}})
+    error = refused(tmp_path)
+    assert named(error) == {"rope_theta": ("one value", [1e4, 5e5])}
+    assert "correct the metadata" in error.hint
+    change(tmp_path, rope_theta=5e5)
+    assert read_huggingface(tmp_path).network.config.rope_base == 5e5
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "num_key_value_heads", "head_dim"])
+def test_sizes_are_whole_numbers(key, tmp_path):
+    ours(tmp_path)
+    whole = json.loads((tmp_path / "config.json").read_text())[key]
+    change(tmp_path, **{key: float(whole)})
+    assert named(refused(tmp_path))[key] == ("a whole number", float(whole))
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_only_a_file_that_is_read_can_be_named(sharded, tmp_path):
+    ours(tmp_path)
+    if sharded:
+        shard(tmp_path)
+    else:
+        (tmp_path / "model.safetensors.index.json").write_text("{}")  # nothing reads it
+    read = {"config.json"} | {each.name for each in tmp_path.glob("*.safetensors")}
+    read |= {"model.safetensors.index.json"} if sharded else set()
+    for name in ("ema.safetensors", "model.bin", "config.json.bak"):
+        (tmp_path / name).write_bytes(b"")
+    read_huggingface(tmp_path)
+    for each in tmp_path.iterdir():
+        if each.name in read:
+            read_huggingface(each)
+        else:
+            with pytest.raises(InputError, match="one of config.json, model"):
+                read_huggingface(each)
+    for name in ("typo", "typo.safetensors", "config.json/x"):
+        with pytest.raises(InputError, match="no file"):
+            read_huggingface(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +239,9 @@ def test_special_ids_lie_in_the_vocabulary(key, value, tmp_path):
     assert error.rule_id == "arch-special-id" and key in named(error)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '"llama"', "\xff"])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '"llama"', "\xff", "[" * 100_000, '{"a": ' + "9" * 5000 + "}"]
+)
 def test_a_broken_config_is_named(content, tmp_path):
     ours(tmp_path)
     (tmp_path / "config.json").write_text(content, encoding="latin-1")

@@ -171,6 +171,16 @@ def test_what_is_written_is_read(tmp_path, changes, suffix):
         assert abs(again["submission_bytes"] - first) < 0.05 * first
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".int8.ptz"])
+def test_what_no_shape_tells_comes_back(tmp_path, suffix):
+    made = network(rope_base=1e6, softcap=12.5)
+    write_parameter_golf(made, tmp_path, sequence_length=48)
+    foreign = read_parameter_golf(tmp_path / f"final_model{suffix}")
+    assert (foreign.network.config, foreign.sequence_length) == (made.config, 48)
+    names = ("rope_base", "softcap", "sequence_length")
+    assert {foreign.sources[name] for name in names} == {"log"}
+
+
 def test_sources_tell_weights_log_defaults_and_what_was_given(folder):
     foreign = read_parameter_golf(folder / "final_model.pt")
     assert foreign.sources["n_layer"] == foreign.sources["tie_embeddings"] == "weights"
@@ -229,6 +239,35 @@ def test_any_log_is_read_without_failing(text):
         assert all(np.isfinite(value) for value in line.values())
     notes(text, metrics(text), is_quantized=True)
     assert np.isfinite(setting(text, "SEED", 1.0)[0])
+
+
+@pytest.mark.parametrize(
+    ("told", "value"),
+    [
+        *(("1e6", 1e6), ("1E+6", 1e6), ("10_000.0", 1e4), ("524_288", 524288.0), ("500", 500.0)),
+        *(("10k", np.nan), ("1.2.3", np.nan), ("1e", np.nan), ("1e999", np.nan)),
+        *(("2**20", np.nan), ("8 * 1024", np.nan)),
+    ],
+)
+def test_numbers_are_read_whole_or_not_at_all(told, value):
+    script = f'rope = float(os.environ.get("ROPE_BASE", {told}))'
+    quoted = f"rope = float(os.environ.get('ROPE_BASE', '{told}'))"
+    for text in (script, quoted):
+        found, place = setting(text, "ROPE_BASE", 1.0)
+        assert place.startswith("log") and np.array_equal(found, value, equal_nan=True)
+    if " " not in told:
+        found = setting(f"seed:1 rope_base:{told} x:1", "ROPE_BASE", 1.0)[0]
+        assert np.array_equal(found, value, equal_nan=True)
+
+
+@pytest.mark.parametrize("told", ["10k", "-1.0", "0"])
+def test_a_setting_that_is_no_number_is_refused_unless_given(folder, told):
+    log = (folder / "train.log").read_text(encoding="utf-8")
+    (folder / "train.log").write_text(f"{log}rope_base:{told}\nseed:x1\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"train\.log.*rope_base.*-p rope_base VALUE"):
+        read_parameter_golf(folder / "final_model.pt")
+    foreign = read_parameter_golf(folder / "final_model.pt", rope_base=7e3)
+    assert foreign.network.config.rope_base == 7e3
 
 
 def test_neighbours_are_found_where_the_official_repository_has_them(folder):
@@ -361,6 +400,27 @@ def test_bombs_are_refused_before_they_go_off(tmp_path, written, monkeypatch):
     payload = quantize(tensors)
     payload["quantized"]["tok_emb.weight"] = torch.ones(1).char().expand(2**20, 2**20)
     refused(path, zlib.compress(saved(payload)), "larger than the file")
+
+
+@pytest.mark.parametrize("limit", [("FILE_BYTES", "a.pt"), ("PACKED_BYTES", "a.ptz")])
+def test_a_file_too_large_is_not_read(tmp_path, limit):
+    path = tmp_path / limit[1]
+    with path.open("wb") as file:
+        file.truncate(getattr(parameter_golf, limit[0]) + 1)  # sparse: no bytes on the disk
+
+    def read():
+        with pytest.raises(InputError, match="bytes, more than"):
+            read_parameter_golf(path)
+
+    assert peak(read) < 2**20
+
+
+def test_an_error_without_a_message_is_named(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(parameter_golf, "_tensors", fail)
+    refused(tmp_path / "a.pt", b"", "MemoryError")
 
 
 def test_a_stream_must_stand_alone(tmp_path, written):

@@ -5,6 +5,7 @@ Its parts are found by what they do in one short pass, hardly by what they are c
 vocabulary.
 """
 
+import math
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -178,8 +179,7 @@ class Adapter(nn.Module):
             for module in self.network.modules():
                 stack.enter_context(module.register_forward_hook(note, with_kwargs=True))
             logits = self(ids)
-        whole = self.network.config.get_text_config()
-        self.attended = set() if _is_windowed(whole) else attention.sites
+        self.attended = set() if _is_windowed(self.network.config) else attention.sites
         for visit, block in enumerate(self.blocks):
             found = _places(block, seen)
             self.places |= {f"visit.{visit}.{site}": place for site, place in found.items()}
@@ -223,11 +223,10 @@ def _is_causal(mask: Tensor) -> bool:
 
 def _is_windowed(config: Any) -> bool:
     """Tell whether some layer reads less than all before; a short pass cannot see a window."""
-    window, longest = (
-        getattr(config, name, None) for name in ("sliding_window", "max_position_embeddings")
-    )
-    kinds = {*(getattr(config, "layer_types", None) or ())} - {"full_attention"}
-    return bool(kinds) or (window is not None and (longest is None or window < longest))
+    said = config.get_text_config().to_dict()
+    window, longest = said.get("sliding_window"), said.get("max_position_embeddings")
+    kinds = {*(said.get("layer_types") or ())} - {"full_attention"}
+    return bool(kinds) or (window is not None and window < (longest or math.inf))
 
 
 def _linears(module: nn.Module) -> dict[str, Any]:

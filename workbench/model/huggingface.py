@@ -109,12 +109,9 @@ def read_huggingface(
     files = {folder / "config.json", *(each.path for each in whole.values())}
     read = files if folder / SINGLE in files else files | {folder / INDEX}
     if path.is_file() and path not in read:
-        wanted, remedy = (
-            "a file that is read: ",
-            "Name the folder, or give this file one of its own.",
-        )
-        wanted += ", ".join(sorted(each.name for each in read))
-        raise InputError(path, expected=wanted, found="another file beside them", remedy=remedy)
+        wanted = f"one of {', '.join(sorted(each.name for each in read))}"
+        remedy = "Name the folder, or move this file to one of its own."
+        raise InputError(path, expected=wanted, found="a file beside them", remedy=remedy)
     stated = config.get("max_position_embeddings")
     stated = stated if isinstance(stated, int) and stated > 0 else None
     stored = {name: each for name, each in whole.items() if not name.endswith(BUFFER)}
@@ -153,6 +150,7 @@ def write_huggingface(
     *,
     tokenizer: Tokenizer | None = None,
     sequence_length: int | None = None,
+    special_ids: Mapping[str, Any] | None = None,
 ) -> None:
     """Write config.json and model.safetensors as `transformers` reads them.
 
@@ -166,6 +164,8 @@ def write_huggingface(
         Its first token is stated; a tokenizer.json is written beside.
     sequence_length : int, optional
         Context to state [token].
+    special_ids : mapping, optional
+        Such as ``eos_token_id``, as the notes of a `Foreign` have them.
 
     Raises
     ------
@@ -176,6 +176,7 @@ def write_huggingface(
     config["dtype"] = str(model.head_weight.dtype).removeprefix("torch.")
     config |= {"max_position_embeddings": sequence_length} if sequence_length else {}
     config |= {"bos_token_id": tokenizer and tokenizer.bos, "eos_token_id": None}
+    config |= {name: each for name, each in (special_ids or {}).items() if each is not None}
     tensors = {foreign_name(n): t.detach().cpu().contiguous() for n, t in state(model).items()}
     with replacing(folder / SINGLE) as scratch:
         save_file(tensors, scratch, metadata={"format": "pt"})

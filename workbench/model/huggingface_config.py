@@ -55,8 +55,9 @@ SIGNS = {  # family: names that only its tensors have; the first that is found c
     "gpt2": r"transformer\.h\.|^h\.\d+\.attn",
 }
 ENCODER = re.compile("bert|electra|mpnet|ForMaskedLM|EncoderModel", re.IGNORECASE)
-ELSEWHERE = "It cannot be computed here: take the original without it (the unquantised weights, a "
-ELSEWHERE += "context below the window), or probe the model as it is with model.adapt."
+ELSEWHERE = (
+    "It cannot be computed here; take the unquantised original, or probe it with model.adapt."
+)
 HINTS = {
     **dict.fromkeys(("arch-setting", "arch-rope", "arch-dtype"), ELSEWHERE),
     "arch-003": "Complete config.json from the model's own repository; nothing is guessed.",
@@ -162,13 +163,10 @@ def claims(
     missing = [
         problem("arch-003", key, "a value", "nothing") for key in FIELDS if key not in values
     ]
-    missing += [
-        problem("arch-config", key, "a whole number", value)
-        for key, value in values.items()
-        if key not in DEFAULTS and value is not None and type(value) is not int
-    ]
-    bases = [each.get("rope_theta") for each in (config, *ropes) if each not in odd]
-    bases = [each for each in bases if each is not None]
+    for key in values.keys() - DEFAULTS.keys():
+        if not isinstance(values[key], int | None):
+            problems.append(problem("arch-config", key, "a whole number", values[key]))
+    bases = [] if odd else [one["rope_theta"] for one in (config, *ropes) if one.get("rope_theta")]
     if any(each != bases[0] for each in bases):
         problems.append(problem("arch-config", "rope_theta", "one value", bases))
     return Claims(
@@ -248,10 +246,9 @@ def _unable(said: Mapping[str, Any], kind: str, context: int | None) -> list[dic
         for key, value in ONLY.items()
         if said.get(key, value) not in (value, None) and (kind, key) != ("qwen2", "attention_bias")
     ]
-    window = said.get("sliding_window", 4096)
-    is_wide = context and isinstance(window, int) and window >= context
-    if kind == "mistral" and window is not None and not is_wide:
-        wanted = f"null, or at least the context of {context or 'no stated'} tokens"
+    window = said.get("sliding_window", 4096) if kind == "mistral" else None
+    if window is not None and not (isinstance(window, int) and 0 < (context or 0) <= window):
+        wanted = f"at least the sequence_length, {context or 'not stated'}"
         found.append(problem("arch-setting", "sliding_window", wanted, window))
     layers = said.get("layer_types") or []
     if not isinstance(layers, list) or any(each != "full_attention" for each in layers):

@@ -5,7 +5,6 @@ from the log beside the file, else from the official defaults, and marked as ass
 """
 
 import io
-import math
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -37,7 +36,7 @@ UNTOLD = {  # what no shape tells: the script's variable, its official default
 LOGS = ("*.log", "*.txt", "logs/*")
 TOKENIZERS = ("*.model", "data/*.model", "data/tokenizers/*.model")
 SHARDS = ("*_val_000000.bin", "data/*_val_000000.bin", "data/datasets/*/*_val_000000.bin")
-FILE_BYTES = {".ptz": 2**28, ".pt": 2**31}  # at most read of weights
+PACKED_BYTES, FILE_BYTES = 2**28, 2**31  # at most read of weights
 TEXT_CHARACTERS = 2**26  # at most read of a log
 # A network at its start is mostly zeros, so a small file may inflate at any ratio.
 INFLATED_BYTES, INFLATED_RATIO = 2**26, 32
@@ -82,8 +81,9 @@ def read_parameter_golf(
     """
     path = Path(path)
     with _reading(path):
-        if (size := path.stat().st_size) > (limit := FILE_BYTES.get(path.suffix, 2**31)):
-            raise ValueError(f"{size:,} bytes, more than {limit:,}")
+        limit = PACKED_BYTES if path.suffix == ".ptz" else FILE_BYTES
+        if path.stat().st_size > limit:
+            raise ValueError(f"{path.stat().st_size:,} bytes, more than {limit:,}")
         tensors = _tensors(path.read_bytes(), is_packed=path.suffix == ".ptz")
         size = sum(tensor.numel() for tensor in tensors.values())
         shape = to_json(config_from_state(tensors))
@@ -93,9 +93,10 @@ def read_parameter_golf(
     text = _text(Path(log)) if log else ""
     told = {name: parameter_golf_log.setting(text, *UNTOLD[name]) for name in UNTOLD}
     values = {name: value for name, (value, _) in told.items()} | overrides
-    if unread := [name for name in told if name not in overrides and math.isnan(values[name])]:
-        found, remedy = ", ".join(unread), f"Give it: -p {unread[0]} VALUE."
-        raise InputError(log, expected="a number", found=f"another value of {found}", remedy=remedy)
+    for name in sorted(told.keys() - overrides.keys()):
+        if not values[name] > 0:  # nor is NaN
+            found, remedy = f"another value of {name}", f"Give it: -p {name} VALUE."
+            raise InputError(log, expected="a positive number", found=found, remedy=remedy)
     length = int(values.pop("sequence_length"))
     config = preset("baseline", **{**shape, **values})
     with _reading(path):
@@ -137,8 +138,7 @@ def _reading(path: Path, what: str = "weights as the official script saves them"
             path,
             expected=what,
             found=getattr(error, "strerror", None)
-            or f"{error}".partition("\n")[0][:200]
-            or type(error).__name__,
+            or (f"{error}" or type(error).__name__).partition("\n")[0][:200],
             remedy="Check the path, or copy the file again; pickled code is never loaded.",
         ) from error
 
