@@ -93,7 +93,9 @@ def test_a_saved_evaluation_reads_back(own_run):
     opened = open_run(own_run.path)
     summary, table = evaluate(opened)
     save_evaluation(opened, summary, table)
-    assert own_run.record()["evaluation"] == json.loads(json.dumps(summary)) | {"weights": own_run.weights()}
+    assert own_run.record()["evaluation"] == json.loads(json.dumps(summary)) | {
+        "weights": own_run.weights()
+    }
     assert own_run.record()["status"] == "finished", "the rest of the record stays"
     tree = open_tree(own_run.path / "tokens.nc")
     xr.testing.assert_identical(tree["tokens"].to_dataset(), table)

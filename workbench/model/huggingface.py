@@ -106,12 +106,8 @@ def read_huggingface(
         found = type(config).__name__
         raise ArchMismatch(folder, [problem("arch-config", "config.json", "an object", found)])
     whole = _stored(folder)
-    files = {folder / "config.json", *(each.path for each in whole.values())}
-    read = files if folder / SINGLE in files else files | {folder / INDEX}
-    if path.is_file() and path not in read:
-        wanted = f"one of {', '.join(sorted(each.name for each in read))}"
-        remedy = "Name the folder, or move this file to one of its own."
-        raise InputError(path, expected=wanted, found="a file beside them", remedy=remedy)
+    if path.is_file():
+        _check_is_read(path, whole)
     stated = config.get("max_position_embeddings")
     stated = stated if isinstance(stated, int) and stated > 0 else None
     stored = {name: each for name, each in whole.items() if not name.endswith(BUFFER)}
@@ -142,6 +138,17 @@ def read_huggingface(
             "ignored": sorted(whole.keys() - stored.keys()),
         },
     )
+
+
+def _check_is_read(path: Path, stored: Mapping[str, Any]) -> None:
+    """Refuse a file that is not among those a folder is read from."""
+    folder = path.parent
+    files = {folder / "config.json", *(each.path for each in stored.values())}
+    read = files if folder / SINGLE in files else files | {folder / INDEX}
+    if path not in read:
+        wanted = f"one of {', '.join(sorted(each.name for each in read))}"
+        remedy = "Name the folder, or move this file to one of its own."
+        raise InputError(path, expected=wanted, found="a file beside them", remedy=remedy)
 
 
 def write_huggingface(

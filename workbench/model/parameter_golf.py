@@ -81,10 +81,7 @@ def read_parameter_golf(
     """
     path = Path(path)
     with _reading(path):
-        limit = PACKED_BYTES if path.suffix == ".ptz" else FILE_BYTES
-        if path.stat().st_size > limit:
-            raise ValueError(f"{path.stat().st_size:,} bytes, more than {limit:,}")
-        tensors = _tensors(path.read_bytes(), is_packed=path.suffix == ".ptz")
+        tensors = _tensors(path)
         size = sum(tensor.numel() for tensor in tensors.values())
         shape = to_json(config_from_state(tensors))
         if shape["n_layer"] > len(tensors):  # before so many blocks are made, be it without data
@@ -143,8 +140,13 @@ def _reading(path: Path, what: str = "weights as the official script saves them"
         ) from error
 
 
-def _tensors(raw: bytes, *, is_packed: bool) -> dict[str, Tensor]:
+def _tensors(path: Path) -> dict[str, Tensor]:
     """Load a state dict or an int8 payload, none larger than it looks."""
+    is_packed = path.suffix == ".ptz"
+    size, limit = path.stat().st_size, PACKED_BYTES if is_packed else FILE_BYTES
+    if size > limit:
+        raise ValueError(f"{size:,} bytes, more than {limit:,}")
+    raw = path.read_bytes()
     if is_packed:
         engine, packed = zlib.decompressobj(), raw
         raw = engine.decompress(packed, max(INFLATED_BYTES, INFLATED_RATIO * len(packed)))
