@@ -106,8 +106,7 @@ def read_huggingface(
         found = type(config).__name__
         raise ArchMismatch(folder, [problem("arch-config", "config.json", "an object", found)])
     whole = _stored(folder)
-    if path.is_file():
-        _check_is_read(path, whole)
+    files = _files(path, whole)
     stated = config.get("max_position_embeddings")
     stated = stated if isinstance(stated, int) and stated > 0 else None
     stored = {name: each for name, each in whole.items() if not name.endswith(BUFFER)}
@@ -140,15 +139,16 @@ def read_huggingface(
     )
 
 
-def _check_is_read(path: Path, stored: Mapping[str, Any]) -> None:
-    """Refuse a file that is not among those a folder is read from."""
-    folder = path.parent
+def _files(path: Path, stored: Mapping[str, Any]) -> set[Path]:
+    """List the files that are read; refuse to be given any other one."""
+    folder = path.parent if path.is_file() else path
     files = {folder / "config.json", *(each.path for each in stored.values())}
     read = files if folder / SINGLE in files else files | {folder / INDEX}
-    if path not in read:
+    if path.is_file() and path not in read:
         wanted = f"one of {', '.join(sorted(each.name for each in read))}"
         remedy = "Name the folder, or move this file to one of its own."
         raise InputError(path, expected=wanted, found="a file beside them", remedy=remedy)
+    return files
 
 
 def write_huggingface(

@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +99,8 @@ def read_parameter_golf(
     config = preset("baseline", **{**shape, **values})
     with _reading(path):
         network = assemble(config, tensors).to(dtype).eval()
-    n_id = config.vocab_size
-    tokenizer = tokenizer or _beside(
-        path, TOKENIZERS, "tokenizer", lambda each: load_tokenizer(each).vocab_size == n_id
-    )
+    fits = partial(_has_ids, config.vocab_size)
+    tokenizer = tokenizer or _beside(path, TOKENIZERS, "tokenizer", fits)
     corpus = corpus or getattr(_beside(path, SHARDS, "corpus"), "parent", None)
     metrics = parameter_golf_log.metrics(text)
     files = [path, Path(log)] if log else [path]
@@ -121,6 +120,11 @@ def read_parameter_golf(
             **parameter_golf_log.notes(text, metrics, is_quantized=path.suffix == ".ptz"),
         },
     )
+
+
+def _has_ids(count: int, path: Path) -> bool:
+    """Tell whether a tokenizer has so many ids."""
+    return load_tokenizer(path).vocab_size == count
 
 
 @contextmanager
