@@ -123,7 +123,7 @@ def test_evaluate_prints_one_json_object(trained, capsys):
     assert found["protocol"] == "full" and found["context"] == 32
     assert found["artifact_bytes"] is None
     recorded = trained.record()["evaluation"]
-    assert found == recorded
+    assert found | {"weights": trained.weights()} == recorded
     split = sum(part["tokens"] for part in found["by_class"].values())
     assert split == found["tokens"] == found["split_tokens"] // 32 * 32
 

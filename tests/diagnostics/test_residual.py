@@ -96,7 +96,7 @@ def test_writes_that_are_not_finite_are_counted(tiny_network, tiny_data):
     found.write_share[1, 1] = np.nan
     found["write_share_standard_error"] = found.write_share * np.nan
     text = reading(found)
-    assert "1 of 4 sites not finite" in text and "no error measured" in text and "nan" not in text
+    assert "1 of 4 sites not finite" in text and "error unknown" in text and "nan" not in text
 
 
 def test_planted_idle_write_and_saturated_softcap_are_told(tiny_network, tiny_data):
