@@ -6,7 +6,8 @@ import warnings
 import torch
 from safetensors.torch import load_file, save_file
 
-from workbench.model import new_network, preset, write_huggingface
+from workbench.foreign import write_huggingface
+from workbench.model import new_network, preset
 
 SIZES = {
     **{"vocab_size": 97, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 2},

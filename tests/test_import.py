@@ -14,8 +14,9 @@ from workbench import execution, explore
 from workbench.__main__ import main
 from workbench.evaluation import evaluate, open_run
 from workbench.folder import InputError, find_run, read_jsonl, runs_root
-from workbench.model import new_network, preset, read_parameter_golf, write_huggingface
-from workbench.model import write_parameter_golf as write
+from workbench.foreign import read_parameter_golf, write_huggingface
+from workbench.foreign import write_parameter_golf as write
+from workbench.model import new_network, preset
 from workbench.text import open_data, train_tokenizer, write_shard
 from workbench.training import adopt, compare_recorded, read_foreign
 

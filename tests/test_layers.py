@@ -22,6 +22,7 @@ RANKS = {
     "text": 1,
     "model": 2,
     "evaluation": 3,
+    "foreign": 3,
     "quantization": 4,
     "training": 5,
     "diagnostics": 6,
@@ -33,7 +34,7 @@ RANKS = {
     "explore": 10,
     "__main__": 11,
 }
-NUMERIC = {"model", "evaluation", "quantization", "training", "diagnostics"}
+NUMERIC = {"model", "foreign", "evaluation", "quantization", "training", "diagnostics"}
 WALLS: dict[str, set[str]] = {  # package: the parts that may import it, at any depth
     "torch": NUMERIC,
     "safetensors.torch": NUMERIC,

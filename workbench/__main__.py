@@ -67,18 +67,18 @@ def import_(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Write the weights of a run for another program; print the files and their bytes."""
-    from workbench import evaluation, model
+    from workbench import evaluation, foreign
 
     opened = evaluation.open_run(options.run)
     folder = Path(options.output or opened.folder.path / "exports" / options.to)
     told: dict[str, Any] = {"sequence_length": opened.sequence_length}
     if options.to == "parameter-golf":
         code = Path(options.code) if options.code else None
-        written = model.write_parameter_golf(opened.model, folder, code=code, **told)
+        written = foreign.write_parameter_golf(opened.model, folder, code=code, **told)
     else:
         ids = opened.folder.record().get("imported", {}).get("special_ids")
-        tokenizer = opened.tokenizer
-        model.write_huggingface(opened.model, folder, tokenizer=tokenizer, special_ids=ids, **told)
+        told |= {"tokenizer": opened.tokenizer, "special_ids": ids}
+        foreign.write_huggingface(opened.model, folder, **told)
         written = {"files": {each.name: each.stat().st_size for each in sorted(folder.iterdir())}}
     print(json.dumps({"format": options.to, "folder": str(folder), **written}, indent=1))
     return 0

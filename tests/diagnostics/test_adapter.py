@@ -7,7 +7,7 @@ from workbench import diagnostics, plots, readings
 from workbench.diagnostics import Trial, diagnose, sample
 from workbench.diagnostics.diagnose import diagnostics as known_diagnostics
 from workbench.folder import InputError
-from workbench.model import adapt
+from workbench.foreign import adapt
 
 ALWAYS = {
     "routing_audit": "the corpus has no profiles",

@@ -468,7 +468,7 @@ def test_run_that_cannot_be_rebuilt_says_where_to_look(watched_network):
     with pytest.raises(InputError, match="watched without its corpus") as refused:
         open_run(run.path)
     remedy = refused.value.remedy
-    assert "takes a Network" in remedy and "model.adapt(m) of a transformers model" in remedy
+    assert "takes a Network" in remedy and "foreign.adapt(m) of a transformers model" in remedy
     assert remedy.endswith("in a format that `import` reads.")
 
 

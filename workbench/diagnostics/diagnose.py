@@ -47,7 +47,7 @@ def diagnose(
     Parameters
     ----------
     model : OpenRun, Network or Adapter
-        A run, or a network (or what `model.adapt` returns) alone with opened data as `corpus`.
+        A run, or a network (or what `foreign.adapt` returns) alone with opened data as `corpus`.
     corpus : Data or str, optional
         Another text than the run's own: opened data, a known name or a path.
     tokens : int, optional

@@ -63,7 +63,7 @@ def _remedy(folder: RunFolder, record: Mapping[str, Any]) -> str:
     if record["status"] in ("planned", "running"):
         return "Wait for it to finish."
     if record.get("origin") == "watched":
-        live = "diagnose(m, data) takes a Network m, or model.adapt(m) of a transformers model m"
+        live = "diagnose(m, data) takes a Network m, or foreign.adapt(m) of a transformers model m"
         others = "Save weights of another architecture in a format that `import` reads."
         return f"Probe the live model: {live}. {others}"
     kept = sorted(folder.checkpoints.glob("step-*.safetensors"))

@@ -8,13 +8,8 @@ from typing import Any
 import torch
 
 from workbench.folder import InputError, RunFolder, append_jsonl, environment
-from workbench.model import (
-    Foreign,
-    init_loss_verdict,
-    read_huggingface,
-    read_parameter_golf,
-    save_model,
-)
+from workbench.foreign import Foreign, init_loss_verdict, read_huggingface, read_parameter_golf
+from workbench.model import save_model
 from workbench.text import Data
 from workbench.training.begin import check_data, describe
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from workbench.evaluation import score_batches
 from workbench.folder import RunFolder, append_jsonl, environment, read_jsonl
-from workbench.model import Network, init_loss_verdict, save_model, save_state
+from workbench.foreign import init_loss_verdict
+from workbench.model import Network, save_model, save_state
 from workbench.text import IGNORED, Data
 from workbench.training.begin import batches
 from workbench.training.config import TrainConfig

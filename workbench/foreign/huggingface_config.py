@@ -56,7 +56,7 @@ SIGNS = {  # family: names that only its tensors have; the first that is found c
 }
 ENCODER = re.compile("bert|electra|mpnet|ForMaskedLM|EncoderModel", re.IGNORECASE)
 ELSEWHERE = (
-    "It cannot be computed here; take the unquantised original, or probe it with model.adapt."
+    "It cannot be computed here; take the unquantised original, or probe it with foreign.adapt."
 )
 HINTS = {
     **dict.fromkeys(("arch-setting", "arch-rope", "arch-dtype"), ELSEWHERE),

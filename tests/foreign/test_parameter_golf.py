@@ -15,16 +15,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from workbench.folder import InputError
-from workbench.model import (
-    new_network,
-    parameter_golf,
-    preset,
-    read_parameter_golf,
-    state,
-    write_parameter_golf,
-)
-from workbench.model.parameter_golf_int8 import dequantize, quantize
-from workbench.model.parameter_golf_log import metrics, notes, setting
+from workbench.foreign import parameter_golf, read_parameter_golf, write_parameter_golf
+from workbench.foreign.parameter_golf_int8 import dequantize, quantize
+from workbench.foreign.parameter_golf_log import metrics, notes, setting
+from workbench.model import new_network, preset, state
 from workbench.text import train_tokenizer, write_shard
 
 SIZES = {"n_layer": 3, "n_head": 4, "n_kv_head": 2, "d_model": 32, "vocab_size": 2100}

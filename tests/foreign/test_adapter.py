@@ -7,8 +7,9 @@ from foreign_models import KINDS, foreign_model
 from torch import nn
 
 from workbench.folder import InputError
-from workbench.model import Matrix, Network, adapt, new_network, preset, read_huggingface, record
-from workbench.model import adapter as adapter_module
+from workbench.foreign import adapt, read_huggingface
+from workbench.foreign import adapter as adapter_module
+from workbench.model import Matrix, Network, new_network, preset, record
 
 STREAM = ("residual_in", "attention_out", "feedforward_out")
 INNER = ("head_out", "feedforward_hidden")

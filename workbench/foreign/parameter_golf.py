@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from workbench.folder import InputError, replacing
-from workbench.model import parameter_golf_log
+from workbench.foreign import parameter_golf_log
+from workbench.foreign.loaded import Foreign
+from workbench.foreign.parameter_golf_int8 import dequantize, quantize
 from workbench.model.checkpoint import assemble, config_from_state, sha256, state
 from workbench.model.config import ModelConfig, preset, to_json
-from workbench.model.foreign import Foreign
 from workbench.model.network import Network
-from workbench.model.parameter_golf_int8 import dequantize, quantize
 from workbench.text import load_tokenizer
 
 FILES = ("final_model.pt", "final_model.int8.ptz", "train.log")

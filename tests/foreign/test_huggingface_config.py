@@ -2,8 +2,8 @@
 
 import pytest
 
+from workbench.foreign.huggingface_config import FIELDS, claims, to_huggingface
 from workbench.model import ModelConfig, n_parameter, preset
-from workbench.model.huggingface_config import FIELDS, claims, to_huggingface
 
 QWEN = {  # as published for Qwen2.5-0.5B
     "architectures": ["Qwen2ForCausalLM"],

@@ -9,15 +9,14 @@ import torch.nn.functional as F
 from huggingface_models import rewrite
 
 from workbench.folder import InputError
-from workbench.model import (
+from workbench.foreign import (
     ArchMismatch,
     init_loss_verdict,
-    new_network,
     preflight_tokenizer,
-    preset,
     read_huggingface,
     write_huggingface,
 )
+from workbench.model import new_network, preset
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from workbench.foreign.huggingface_config import ArchMismatch, problem
 from workbench.model.config import ModelConfig
-from workbench.model.huggingface_config import ArchMismatch, problem
 from workbench.text import Tokenizer, load_tokenizer
 
 SLACK = 0.02  # share of embedding rows without a token from which a warning is due

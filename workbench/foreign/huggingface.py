@@ -16,15 +16,15 @@ import torch
 from safetensors.torch import save_file
 
 from workbench.folder import InputError, read_json, replacing, write_json
-from workbench.model.checkpoint import assemble, read_header, read_tensor, sha256, state
-from workbench.model.foreign import Foreign
-from workbench.model.huggingface_config import (
+from workbench.foreign.huggingface_config import (
     ArchMismatch,
     Claims,
     claims,
     problem,
     to_huggingface,
 )
+from workbench.foreign.loaded import Foreign
+from workbench.model.checkpoint import assemble, read_header, read_tensor, sha256, state
 from workbench.model.network import Network
 from workbench.text import Tokenizer
 

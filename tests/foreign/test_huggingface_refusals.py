@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from workbench.folder import InputError
-from workbench.model import ArchMismatch, RopeScaling, family_of, huggingface, read_huggingface
+from workbench.foreign import ArchMismatch, family_of, huggingface, read_huggingface
+from workbench.model import RopeScaling
 from workbench.model.checkpoint import read_tensor
 
 HEADS = ("lm_head.weight", "model.embed_tokens.weight")
@@ -172,13 +173,13 @@ def test_what_cannot_be_computed_is_hinted_at_another_way(tmp_path):
     change(tmp_path, model_type="llama", architectures=["LlamaForCausalLM"], attention_bias=True)
     error = refused(tmp_path)
     assert error.rule_id == "arch-setting" and error.fields[0]["name"] == "attention_bias"
-    assert "model.adapt" in error.hint
+    assert "foreign.adapt" in error.hint
     ours(tmp_path)
     change(tmp_path, rope_scaling={"rope_type": "yarn", "factor": 4.0})
-    assert "model.adapt" in refused(tmp_path).hint
+    assert "foreign.adapt" in refused(tmp_path).hint
     ours(tmp_path)
     rewrite(tmp_path, lambda tensors: tensors.update({HEADS[1]: tensors[HEADS[1]].char()}))
-    assert "model.adapt" in refused(tmp_path).hint
+    assert "foreign.adapt" in refused(tmp_path).hint
 
 
 @pytest.mark.parametrize("place", ["rope_parameters", "rope_scaling"])

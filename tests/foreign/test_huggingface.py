@@ -13,15 +13,8 @@ from huggingface_models import SHAPE, change, ours, peer, rewrite, shard
 from safetensors.torch import load_file
 
 from workbench.folder import InputError
-from workbench.model import (
-    ArchMismatch,
-    new_network,
-    preset,
-    read_huggingface,
-    save_model,
-    state,
-    write_huggingface,
-)
+from workbench.foreign import ArchMismatch, read_huggingface, write_huggingface
+from workbench.model import new_network, preset, save_model, state
 from workbench.text import byte_tokenizer, load_tokenizer
 
 SCALINGS = {
@@ -202,14 +195,14 @@ def test_a_baseline_is_not_written(tiny_network, tmp_path):
 MEMORY = """
 import resource, sys
 from pathlib import Path
-import workbench.model as model
+from workbench import foreign, model
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 folder = Path(sys.argv[1])
 before = peak()
-network = getattr(model, sys.argv[2])(folder)
+network = (getattr(foreign, sys.argv[2], None) or getattr(model, sys.argv[2]))(folder)
 network = getattr(network, "network", network)
 size = sum(p.numel() * p.element_size() for p in network.parameters())
 after = peak()
