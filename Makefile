@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY := passive
 export JUPYTER_PLATFORM_DIRS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-browser check notebooks reports bench lab clean force
+.PHONY: help demo test test-browser check contract notebooks reports bench lab clean force
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -22,14 +22,16 @@ help:  ## list the targets
 WORLD := -p corpus closed-world -p model '{d_model: 64, output_bias: true}' -p sequence_length 32 \
   -p tokens_per_step 1024 -p micro_batches 1 -p validate_every 8 -p steps 16 -p warmdown_steps 6
 
-demo: $(STAMP)  ## train, evaluate and probe the runs demo and demo-world; render their report
+demo: $(STAMP)  ## train, quantise and probe the runs demo and demo-world; render their report
 	@echo "two runs at once, one processor each; progress is of demo"
 	@log=data/demo-world.log; trap 'kill $$world 2>/dev/null || true' EXIT; \
 	{ $(RUN) -m workbench train --name demo-world --replace $(WORLD) && \
 	  $(RUN) -m workbench diagnose demo-world; } >$$log 2>&1 & world=$$!; \
 	$(RUN) -m workbench train --name demo --replace -p steps 160 -p warmdown_steps 48 && \
+	$(RUN) -m workbench quantize demo && \
 	$(RUN) -m workbench diagnose demo && { wait $$world || { cat $$log; exit 1; }; }
 	$(RUN) -m workbench report demo demo-world --output reports/rendered/demo.html
+	@$(RUN) -m workbench evaluate demo; $(RUN) -m workbench evaluate demo --artifact
 	@echo "open reports/rendered/demo.html in a browser"
 
 test: export OMP_NUM_THREADS := 1
@@ -47,6 +49,10 @@ check: $(STAMP)  ## ruff (notebooks too), mypy, stripped notebooks, code lines b
 	$(RUN) -m mypy
 	$(RUN) -m nbstripout --verify --keep-id $(NOTEBOOKS)
 	$(RUN) tests/code_lines.py
+
+contract: export OMP_NUM_THREADS := 1
+contract: $(STAMP)  ## run the tests of what imported checkpoints promise; writes docs/
+	$(RUN) tests/scoreboard.py
 
 notebooks: $(STAMP)  ## strip and format notebooks/ as `check` wants them
 	$(RUN) -m nbstripout --keep-id $(NOTEBOOKS)

@@ -21,6 +21,7 @@ EPILOG = """\
 first ten minutes:
   python -m workbench train --name first           train a small model on Python's documentation
   python -m workbench evaluate first               bits per byte, with its standard error
+  python -m workbench quantize first               the fewest bytes that cost 0.005 bit/byte
   python -m workbench diagnose first               probe it; writes diagnosis.nc
   python -m workbench report first                 one HTML page, to read without a network
   python -m workbench runs                         all runs
@@ -37,6 +38,8 @@ def run(options: argparse.Namespace) -> int:
 
     notebook = Path(options.notebook)
     parameters = execution.parse_parameters(notebook, [tuple(pair) for pair in options.parameter])
+    if "run" in execution.parameters_of(notebook):
+        return _upon(notebook, parameters)
     given = parameters.pop("name", ""), parameters.pop("replace", False)  # -p name says the same
     name = valid_name(options.name or given[0] or _free_name(notebook.stem))
     replace = options.replace or given[1]
@@ -57,6 +60,30 @@ def run(options: argparse.Namespace) -> int:
                 f"began at {start['bits_per_byte']:.4f} bit/byte on this text: {start['diagnosis']}"
             )
     return 0
+
+
+def _upon(notebook: Path, parameters: dict[str, Any]) -> int:
+    """Execute a notebook that is about a finished run, and say what it left in the record."""
+    from workbench import execution
+
+    about = find_run(parameters.pop("run", ""))
+    before = about.record()
+    try:
+        execution.run_upon(notebook, about, parameters)
+    except execution.NotebookFailed as error:
+        return _fail(str(error), code=2 if error.refused else 1)
+    record = about.record()
+    _say(f"run {about.name}: executed {about.path / notebook.name}")
+    made = record.get("artifacts", {}).get(record.get("artifact"))
+    if made and record != before:
+        _say(made["verdict"])
+    return 0
+
+
+def quantize(options: argparse.Namespace) -> int:
+    """Make an artifact of a run: `run` with the notebook for it."""
+    options.parameter += [("run", options.run)]
+    return run(options)
 
 
 def import_(options: argparse.Namespace) -> int:
@@ -88,17 +115,17 @@ def evaluate(options: argparse.Namespace) -> int:
     """Score validation text."""
     from tqdm import tqdm
 
-    from workbench import evaluation
+    from workbench import evaluation, quantization
 
     opened = evaluation.open_run(options.run)
+    how: dict[str, Any] = {"corpus": options.corpus, "protocol": options.protocol}
     with tqdm(desc="scoring", unit="token", leave=False, disable=None) as bar:
-        summary, table = evaluation.evaluate(
-            opened,
-            corpus=options.corpus,
-            protocol=options.protocol,
-            watch=lambda done: bar.update(done - bar.n),
-        )
-    if options.corpus is None and options.protocol == "full":
+        how["watch"] = lambda done: bar.update(done - bar.n)
+        if options.artifact is None:
+            summary, table = evaluation.evaluate(opened, **how)
+        else:
+            summary, table = quantization.evaluate_artifact(opened, options.artifact, **how)
+    if options.artifact is None and options.corpus is None and options.protocol == "full":
         evaluation.save_evaluation(opened, summary, table)
     if options.format == "json":
         print(json.dumps(summary, indent=1))
@@ -106,7 +133,8 @@ def evaluate(options: argparse.Namespace) -> int:
     error = summary["standard_error"]
     over = "documents" if summary["groups"] == summary["documents"] else "facts"
     spread = f" +- {error:.4f} (standard error over {summary['groups']} {over})" if error else ""
-    print(f"{summary['bits_per_byte']:.4f} bit/byte{spread}")
+    size = f", {summary['artifact_bytes']:,} bytes" if summary["artifact_bytes"] else ""
+    print(f"{summary['bits_per_byte']:.4f} bit/byte{spread}{size}")
     print(
         f"{summary['loss_nat']:.4f} nat/token over {summary['tokens']:,} of "
         f"{summary['split_tokens']:,} tokens, {summary['bytes']:,} bytes, protocol "
@@ -259,6 +287,12 @@ def _experiments(verbs: Any) -> None:
     for each in (made, train, adopt):
         each.add_argument("--name", help="name of the run; by default the notebook's and a number")
         each.add_argument("--replace", action="store_true", help="remove a run of that name first")
+    notebook = EXPERIMENTS / "quantize.ipynb"
+    about = "make an artifact of few bytes of a run: run notebooks/experiments/quantize.ipynb"
+    small = _verb(verbs, "quantize", quantize, about, epilog=_parameters_cell(notebook))
+    small.add_argument("run", help="name of a run, or its folder")
+    small.set_defaults(notebook=str(notebook), name=None, replace=False)
+    for each in (made, train, adopt, small):
         each.add_argument(
             "-p",
             "--parameter",
@@ -277,6 +311,8 @@ def _judgements(verbs: Any) -> None:
     made.add_argument("--corpus", help="another corpus: a known name or a path")
     about = "full (default): windows side by side; sliding:N: one every N tokens"
     made.add_argument("--protocol", default="full", help=about)
+    about = "judge an artifact of the run in its place: NAME, or the one made last"
+    made.add_argument("--artifact", nargs="?", const="", metavar="NAME", help=about)
     made.add_argument("--format", choices=("text", "json"), default="text")
 
     made = _verb(verbs, "diagnose", diagnose, "probe a run: writes diagnosis.nc, prints a summary")

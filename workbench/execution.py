@@ -268,6 +268,18 @@ def run_experiment(
     return run
 
 
+def run_upon(notebook: Path, run: RunFolder, parameters: Mapping[str, Any]) -> None:
+    """Execute an experiment notebook about a finished run, in whose folder it lands."""
+    with tempfile.TemporaryDirectory() as scratch:
+        executed = Path(scratch) / notebook.name
+        try:
+            _execute(notebook, executed, {**parameters, "run": str(run.path)})
+        finally:
+            if executed.exists():
+                with replacing(run.path / notebook.name) as beside:
+                    shutil.copyfile(executed, beside)
+
+
 def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> None:
     """Run a notebook, turning every way to fail into `NotebookFailed`."""
     try:

@@ -51,6 +51,9 @@ def _summary(run: RunFolder) -> dict[str, Any]:
     evaluation = record.get("evaluation") or {}
     known = {name: record.get(name) for name in COLUMNS}
     known |= {name: evaluation.get(name) for name in EVALUATED}
+    artifact = (record.get("artifacts") or {}).get(record.get("artifact")) or {}
+    known["artifact_bytes"] = artifact.get("bytes")
+    known["bits_per_byte_quantized"] = artifact.get("bits_per_byte")
     return known | {"name": run.name, "steps": record.get("steps_done"), "budget": _budget(record)}
 
 

@@ -64,7 +64,7 @@ def write_artifact(config: ModelConfig, tensors: Parameters, path: Path) -> dict
 
 def pack(config: ModelConfig, tensors: Parameters) -> tuple[bytes, dict[str, int]]:
     """Return the bytes of an artifact, and what each part of it takes."""
-    letters = {name: _letter(each) for name, each in tensors.items()}
+    letters = {name: kind_of(each) for name, each in tensors.items()}
     plain = to_json(ModelConfig())
     told = {key: value for key, value in to_json(config).items() if value != plain[key]}
     groups = {
@@ -98,7 +98,7 @@ def pack(config: ModelConfig, tensors: Parameters) -> tuple[bytes, dict[str, int
     return body + hashlib.sha256(body).digest()[:CHECK], account
 
 
-def _letter(each: Codes | Tensor) -> str:
+def kind_of(each: Codes | Tensor) -> str:
     """Choose how a tensor is stored."""
     if isinstance(each, Codes):
         scales = [each.grid.row_scale, each.grid.column_scale]

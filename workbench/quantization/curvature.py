@@ -39,7 +39,9 @@ class Curvature:
         return float(0.5 * (((moved @ self.input) * moved).sum(dim=1) * self.output).sum())
 
 
-def curvature(model: Network, rows: Tensor, *, seed: int = 0) -> Mapping[str, Curvature]:
+def curvature(
+    model: Network, rows: Tensor, *, scored: Tensor | None = None, seed: int = 0
+) -> Mapping[str, Curvature]:
     """Measure the curvature of every matrix of a model.
 
     Parameters
@@ -48,6 +50,9 @@ def curvature(model: Network, rows: Tensor, *, seed: int = 0) -> Mapping[str, Cu
         Left as it was found.
     rows : (B, T) int64 tensor
         Token ids to calibrate on.
+    scored : (B, T) bool tensor, optional
+        Positions whose prediction counts; what stands behind the last of a row is padding. By
+        default all.
     seed : int
         Of the targets that are drawn from the model.
 
@@ -57,6 +62,7 @@ def curvature(model: Network, rows: Tensor, *, seed: int = 0) -> Mapping[str, Cu
         By the name of the parameter; a matrix that is visited twice has the sum of both.
     """
     taken = _Sums()
+    scored = torch.ones_like(rows, dtype=torch.bool) if scored is None else scored
     names = {id(each): name for name, each in model.named_parameters()}
     generator = torch.Generator(device=rows.device).manual_seed(seed)
     with ExitStack() as stack:
@@ -67,14 +73,18 @@ def curvature(model: Network, rows: Tensor, *, seed: int = 0) -> Mapping[str, Cu
         lookup = _lookup_hook(taken, model.config.vocab_size)
         stack.callback(model.tok_emb.register_forward_hook(lookup).remove)
         seen = stack.enter_context(record(model, ["final_norm"]))
-        for some in rows.split(max(1, TOKENS_PER_PASS // rows.shape[1])):
+        at_once = max(1, TOKENS_PER_PASS // rows.shape[1])
+        for some, counted in zip(rows.split(at_once), scored.split(at_once), strict=True):
+            taken.present = counted.flip(1).cumsum(1).flip(1) > 0
             with torch.enable_grad():
-                _backward(model, some, seen, taken, generator)
-    return _finish(taken, model, rows.numel())
+                _backward(model, some, counted, seen, taken, generator)
+    return _finish(taken, model, int(scored.sum()))
 
 
 class _Sums(dict[str, Tensor]):
-    """Running sums in float64 on the CPU."""
+    """Sums of batches, in float64 on the CPU, and which positions of the batch are no padding."""
+
+    present: Tensor  # (B, T) bool
 
     def add(self, name: str, value: Tensor) -> None:
         value = value.double().cpu()
@@ -85,7 +95,7 @@ def _linear_hook(taken: _Sums, name: str):  # type: ignore[no-untyped-def]
     """Sum both factors of a linear layer, forwards and, when they come, backwards."""
 
     def forward(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
-        x = given[0].detach().flatten(0, -2).double()
+        x = given[0].detach()[taken.present].float()
         taken.add(f"{name}/input", x.T @ x)
         out.register_hook(lambda g: taken.add(f"{name}/output", g.flatten(0, -2).square().sum(0)))
 
@@ -99,10 +109,10 @@ def _lookup_hook(taken: _Sums, n_token: int):  # type: ignore[no-untyped-def]
         ids = given[0].flatten().cpu()
 
         def backward(gradient: Tensor) -> None:
-            g = gradient.flatten(0, -2).double().cpu()
+            g = gradient.flatten(0, -2).float().cpu()
             taken.add("lookup/input", g.T @ g)
             by_token = torch.zeros(n_token, dtype=torch.float64)
-            taken.add("lookup/output", by_token.index_add_(0, ids, g.square().sum(dim=1)))
+            taken.add("lookup/output", by_token.index_add_(0, ids, g.double().square().sum(dim=1)))
 
         out.register_hook(backward)
 
@@ -112,23 +122,22 @@ def _lookup_hook(taken: _Sums, n_token: int):  # type: ignore[no-untyped-def]
 def _backward(
     model: Network,
     rows: Tensor,
+    scored: Tensor,
     seen: Mapping[str, Tensor],
     taken: _Sums,
     generator: torch.Generator,
 ) -> None:
     """Run one batch forwards, draw its targets, and run it backwards."""
     hidden = model.hidden(rows)
-    states = seen["final_norm"].detach().flatten(0, -2).double()
+    states = seen["final_norm"].detach()[scored].float()
     taken.add("head/input", states.T @ states)
     # The logits before bias and softcap, whose gradient is that of the head's own output.
     raw = F.linear(hidden, model.head_weight.to(hidden.dtype))
     raw.register_hook(lambda g: taken.add("head/output", g.flatten(0, -2).square().sum(0)))
     bias = model.output_bias
-    logits = model.capped(raw if bias is None else raw + bias)
-    drawn = torch.multinomial(
-        logits.detach().float().softmax(dim=-1).flatten(0, -2), 1, generator=generator
-    )
-    loss = F.cross_entropy(logits.float().flatten(0, -2), drawn[:, 0], reduction="sum")
+    logits = model.capped(raw if bias is None else raw + bias)[scored].float()
+    drawn = torch.multinomial(logits.detach().softmax(dim=-1), 1, generator=generator)
+    loss = F.cross_entropy(logits, drawn[:, 0], reduction="sum")
     # Gradients of the parameters are asked for and dropped: hooks have what is needed.
     torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
 

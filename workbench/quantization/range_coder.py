@@ -3,7 +3,8 @@
 The magnitude of a code is coded in a *context*: the level of what is expected there, which is the
 mean magnitude of the row (sent) times how the column has run so far (known to both sides). A
 context begins as a geometric distribution and counts what it meets, through all matrices of a
-model. Only IEEE additions, multiplications and divisions enter, so every machine decodes the same.
+model; where large codes are expected, their low bits are sent as they are. Only IEEE additions,
+multiplications and divisions enter, so every machine decodes the same.
 
 References
 ----------
@@ -23,6 +24,7 @@ LOWEST = 2.0**-8  # expected magnitude of the first context
 N_CONTEXT = 49  # thirds of an octave from there
 PRIOR = 64.0  # symbols that the first guess of a context is worth
 TRUST = 2.0  # rows that the first guess of a column, the mean of its row, is worth
+MANY = 12.0  # expected magnitude from which low bits are as good as random
 RATE = 2.0**20  # symbols after which counts are halved, so that they stay exact and can move on
 Integers = NDArray[np.int64]
 
@@ -35,9 +37,20 @@ def _borders() -> NDArray[np.float64]:
     return np.array(found)
 
 
+def _low_bits() -> Integers:
+    """Return how many low bits of a magnitude each context leaves out of its table."""
+    found = np.zeros(N_CONTEXT, dtype=np.int64)
+    for octave in range(1, 32):
+        found[1:] += _borders() >= MANY * 2.0 ** (octave - 1)
+    return np.concatenate([found, np.zeros_like(found)])
+
+
 def _first_guess() -> NDArray[np.float64]:
     """Return geometric counts, (context, symbol), with the mean that the context expects."""
-    mean = np.append(_borders(), _borders()[-1] * THIRD)[:, None]
+    mean = (
+        np.append(_borders(), _borders()[-1] * THIRD)[:, None]
+        / 2.0 ** _low_bits()[:N_CONTEXT, None]
+    )
     ratio = np.broadcast_to(mean / (1 + mean), (N_CONTEXT, N_SYMBOL))
     powers = np.cumprod(np.concatenate([1 - ratio[:, :1], ratio[:, 1:]], axis=1), axis=1)
     guess = PRIOR * powers / powers.sum(axis=1, keepdims=True)
@@ -46,6 +59,7 @@ def _first_guess() -> NDArray[np.float64]:
 
 
 BORDERS = _borders()
+LOW_BITS = _low_bits()
 
 
 class Coder:
@@ -80,12 +94,12 @@ class Coder:
 
     def magnitudes(self, values: Integers | None, context: Integers) -> Integers:
         """Code numbers from 0 on, (n,), each in its context; None reads them."""
-        table = self._counts[context]
+        table, low = self._counts[context], LOW_BITS[context]
         model = stream.model.Categorical(perfect=False)
         if values is None:
             symbols = np.asarray(self._queue.decode(model, table), dtype=np.int64)
         else:
-            symbols = np.minimum(values, N_SYMBOL - 1)
+            symbols = np.minimum(values >> low, N_SYMBOL - 1)
             self._queue.encode(symbols.astype(np.int32), model, table)
         chosen = table[np.arange(len(symbols)), symbols] / table.sum(axis=1)
         self.bits -= float(np.log2(chosen).sum())
@@ -93,8 +107,13 @@ class Coder:
         full = self._counts.sum(axis=1) > RATE
         self._counts[full] *= 0.5
         found, rest = symbols.copy(), np.flatnonzero(symbols == N_SYMBOL - 1)
-        more = None if values is None else values[rest] - (N_SYMBOL - 1)
+        more = None if values is None else (values >> low)[rest] - (N_SYMBOL - 1)
         found[rest] += self._beyond(more, len(rest))
+        found <<= low
+        for count in np.unique(low[low > 0]):
+            here, size = np.flatnonzero(low == count), 1 << int(count)
+            part = None if values is None else values[here] % size
+            found[here] += self._uniform(part, size=size, count=len(here))
         return found
 
     def _beyond(self, values: Integers | None, count: int) -> Integers:
@@ -128,6 +147,24 @@ class Coder:
         return found
 
 
+def contexts(magnitudes: Integers) -> Integers:
+    """Return the context in which each magnitude of a matrix, (R, C), is coded."""
+    expected = _expected(np.searchsorted(BORDERS, magnitudes.mean(axis=1)))
+    before = np.cumsum(magnitudes, axis=0) - magnitudes
+    base = np.cumsum(expected) - expected
+    return np.searchsorted(BORDERS, _likely(before, base[:, None], expected[:, None]))
+
+
+def _expected(levels: Integers) -> NDArray[np.float64]:
+    """Return the mean magnitude that each level of a row stands for."""
+    return np.append(BORDERS, BORDERS[-1] * THIRD)[levels]
+
+
+def _likely(run: Any, base: Any, here: Any) -> NDArray[np.float64]:
+    """Expect of a column what its row says times how the column has run so far."""
+    return np.asarray((run + TRUST * here) / (base + TRUST * here) * here)
+
+
 def code_matrix(coder: Coder, shape: Sequence[int], codes: Integers | None) -> Integers:
     """Write a matrix of codes (R, C), or read one of that shape where `codes` is None."""
     n_row, n_column = shape
@@ -136,13 +173,12 @@ def code_matrix(coder: Coder, shape: Sequence[int], codes: Integers | None) -> I
     levels = coder.numbers(levels, n_row)
     if ((levels < 0) | (levels >= N_CONTEXT)).any():
         raise ValueError("a mean magnitude that is none")
-    expected = np.append(BORDERS, BORDERS[-1] * THIRD)[levels]
+    expected = _expected(levels)
     run, base = np.zeros(n_column), 0.0
     found = np.zeros((n_row, n_column), dtype=np.int64)
     for row in range(n_row):
         here = expected[row]
-        likely = (run + TRUST * here) / (base + TRUST * here) * here
-        context = np.searchsorted(BORDERS, likely)
+        context = np.searchsorted(BORDERS, _likely(run, base, here))
         mine = None if codes is None else np.abs(codes[row])
         found[row] = coder.magnitudes(mine, context)
         there = np.flatnonzero(found[row])

@@ -23,6 +23,7 @@ from workbench.quantization.grid import (
 )
 
 DAMPING = 0.01  # of the mean of the diagonal
+BLOCK = 64  # columns whose errors reach the columns behind them together
 DEAD = 1e-8  # of the mean of the diagonal: an input below this is never on
 EXACT = 2**24  # codes up to here are whole numbers in float32 too
 FLOOR = 1e-3  # of the mean: least curvature of a row, since a sample may never have met it
@@ -77,18 +78,21 @@ def gptq(weight: Tensor, grid: Grid, factors: Factor) -> Codes:
     factors : Factor
         Of `factor`. Weights of dead inputs become zero.
     """
-    left = weight.double().clone()
-    left[:, factors.dead] = 0
-    steps = grid.steps(weight.shape[1]).double()
-    codes = torch.zeros_like(left)
+    left = weight.double().T.clone()  # (C, R): a column is one piece of memory
+    left[factors.dead] = 0
+    steps = grid.steps(weight.shape[1]).double().T.contiguous()
+    codes, error = torch.zeros_like(left), torch.zeros_like(left)
     upper = factors.upper
-    for at in range(weight.shape[1]):
-        step = steps[:, at]
-        rounded = torch.where(step > 0, left[:, at] / step.clamp(min=TINY**2), 0).round()
-        codes[:, at] = bounded(rounded, grid)
-        error = (left[:, at] - codes[:, at] * step) / upper[at, at]
-        left[:, at:] -= error[:, None] * upper[at, at:]
-    return Codes(codes=codes.int(), grid=grid)
+    for first in range(0, len(left), BLOCK):
+        block = slice(first, min(first + BLOCK, len(left)))
+        for at in range(block.start, block.stop):
+            rounded = torch.where(steps[at] > 0, left[at] / steps[at].clamp(min=TINY**2), 0).round()
+            codes[at] = bounded(rounded, grid)
+            error[at] = (left[at] - codes[at] * steps[at]) / upper[at, at]
+            behind = slice(at + 1, block.stop)
+            left[behind] -= upper[at, behind, None] * error[at]
+        left[block.stop :] -= upper[block, block.stop :].T @ error[block]
+    return Codes(codes=codes.T.int().contiguous(), grid=grid)
 
 
 def even_slope_grid(bend: Curvature, factors: Factor, *, step: float) -> Grid:

@@ -35,6 +35,35 @@ class Tokens:
         """How many documents the split has."""
         return len(self.starts)
 
+    def halves(self) -> tuple["Tokens", "Tokens"]:
+        """Deal documents, or what moves together, to two halves in turn; one alone is cut."""
+        if self.n_document == 1:
+            middle, answers = len(self.ids) // 2, self.answers
+            parts = [slice(None, middle), slice(middle, None)]
+            return tuple(  # type: ignore[return-value]
+                Tokens(
+                    ids=self.ids[part],
+                    starts=self.starts,
+                    answers=None if answers is None else answers[part],
+                )
+                for part in parts
+            )
+        moves = np.arange(self.n_document) if self.groups is None else self.groups
+        turn = np.unique(moves, return_inverse=True)[1] % 2
+        return self._only(turn == 0), self._only(turn == 1)
+
+    def _only(self, chosen: NDArray[np.bool_]) -> "Tokens":
+        """Return the split of some of the documents."""
+        spans = [self.document(int(index)) for index in np.flatnonzero(chosen)]
+        ends = np.cumsum([0, *(span.stop - span.start for span in spans)])
+        answers, groups = self.answers, self.groups
+        return Tokens(
+            ids=np.concatenate([self.ids[span] for span in spans]),
+            starts=ends[:-1],
+            answers=None if answers is None else np.concatenate([answers[s] for s in spans]),
+            groups=None if groups is None else groups[chosen],
+        )
+
     def document(self, index: int) -> slice:
         """Return where document `index` lies in `ids`."""
         stop = self.starts[index + 1] if index + 1 < len(self.starts) else len(self.ids)
