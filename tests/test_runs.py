@@ -29,8 +29,8 @@ def root(tmp_path):
         steps_done=200,
         training={"seconds": None, "steps": 200},
         evaluation=EVALUATION,
-        bits_per_byte_quantized=2.26,
-        artifact_bytes=123456,
+        artifact="small",
+        artifacts={"small": {"bytes": 123456, "bits_per_byte": 2.26}, "other": {"bytes": 9}},
     )
     create_run("a", root=tmp_path).update(status="failed")
     (create_run("c", root=tmp_path).path / "run.json").write_text('{"status": "fin')
