@@ -18,63 +18,21 @@ import argparse
 import json
 import math
 import time
-import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import brotli
-import numpy as np
 import torch
 from record import write_result
 
 from workbench import evaluation, quantization
 from workbench.model import Network
-from workbench.quantization import Codes, Grid, Quantizer, gptq, integer_grid, nearest, with_values
+from workbench.quantization import with_values
 from workbench.quantization.budget import Quantized, highest
+from workbench.quantization.methods import even_slope, official, sdclip_gptq
 
 LEVELS = (31, 15)
-CLIP = 0.9999984  # quantile of the official rule
 RATIOS = (0.4, 0.7, 1.0)  # step of the embedding over that of the others, in deviations
-
-
-def official(model: Network, levels: int) -> tuple[Quantized, int]:
-    """Quantise every matrix by the official rule; return it with its bytes."""
-    tensors: dict[str, Any] = {}
-    for name, weight in model.state_dict().items():
-        if weight.ndim != 2:
-            tensors[name] = weight.half().float()
-            continue
-        reach = weight.abs().quantile(CLIP, dim=1, keepdim=True)
-        scale = (reach / levels).clamp_min(1 / levels).half().float()
-        tensors[name] = nearest(weight, Grid(row_scale=scale, limit=levels))
-    return tensors, len(zlib.compress(_symbols(tensors, by_column=False), 9))
-
-
-def sdclip(quantizer: Quantizer, step: float, ratio: float) -> tuple[Quantized, int]:
-    """Quantise by GPTQ on steps in proportion to the spread of each row; bytes by brotli."""
-    tensors: dict[str, Any] = {}
-    for name, weight in quantizer.model.state_dict().items():
-        if name not in quantizer.bends:
-            tensors[name] = weight.half().float()
-            continue
-        deviations = 127 * step * (ratio if "emb" in name or "lm_head" in name else 1.0)
-        grid = integer_grid(weight, bits=8, deviations=deviations)
-        tensors[name] = gptq(weight, grid, quantizer.factors(name))
-    orders = (_symbols(tensors, by_column=each) for each in (False, True))
-    return tensors, min(len(brotli.compress(each, quality=11, lgwin=24)) for each in orders)
-
-
-def _symbols(tensors: Quantized, *, by_column: bool) -> bytes:
-    """Lay out codes one symbol a byte, then float16 scales, then float16 tensors."""
-    parts, rest = [], []
-    for each in tensors.values():
-        if isinstance(each, Codes):
-            codes = each.codes.numpy().astype(np.int8)
-            parts.append((codes.T if by_column else codes).tobytes())
-            rest.append(each.grid.row_scale.half().numpy().tobytes())
-        else:
-            rest.append(each.half().numpy().tobytes())
-    return b"".join(parts + rest)
 
 
 def least(
@@ -83,7 +41,7 @@ def least(
     model: Network,
     target: float,
     *,
-    start: float,
+    within: tuple[float, float],
 ) -> dict[str, float]:
     """Find the fewest bytes at which a method is at least as good as the target."""
     tried: dict[float, dict[str, float]] = {}
@@ -94,7 +52,8 @@ def least(
         tried[x] = {"bytes": size, "bits_per_byte": value}
         return value
 
-    highest(measure, target, start=start, slope=0.02, tolerance=3e-5)
+    start = sum(within) / 2
+    highest(measure, target, start=start, slope=0.03, within=within, tolerance=3e-5)
     good = [each for each in tried.values() if each["bits_per_byte"] <= target]
     return min(good, key=lambda each: each["bytes"])
 
@@ -119,16 +78,16 @@ def compare(name: str, tokens: int | None) -> dict[str, Any]:
     found: dict[str, Any] = {"bits_per_byte": score(run.model), "targets": {}}
     found["weights"] = sum(each.numel() for each in run.model.state_dict().values())
     for levels in LEVELS:
-        tensors, size = official(run.model, levels)
+        tensors, size = official(quantizer, levels)
         target = score(with_values(run.model, tensors))
-        ours = least(lambda step: _ours(quantizer, step), score, run.model, target, start=-10.0)
+        ours = least(partial(even_slope, quantizer), score, run.model, target, within=(-14, -6))
         theirs = [
             least(
-                lambda step, ratio=ratio: sdclip(quantizer, step, ratio),
+                partial(sdclip_gptq, quantizer, embedding=ratio),
                 score,
                 run.model,
                 target,
-                start=-1.0,
+                within=(-3, 1),
             )
             | {"ratio": ratio}
             for ratio in RATIOS
@@ -143,20 +102,14 @@ def compare(name: str, tokens: int | None) -> dict[str, Any]:
         }
         print(name, levels, json.dumps(found["targets"][levels]), flush=True)
     for method, make in (
-        ("artifact", lambda: _ours(quantizer, 0.001)),
-        ("sdclip", lambda: sdclip(quantizer, 0.5, 1.0)),
-        ("official", lambda: official(run.model, 31)),
+        ("artifact", lambda: even_slope(quantizer, 0.001)),
+        ("sdclip", lambda: sdclip_gptq(quantizer, 0.5)),
+        ("official", lambda: official(quantizer, 31)),
     ):
         started = time.perf_counter()
         make()
         seconds[method] = time.perf_counter() - started
     return found | {"seconds": seconds}
-
-
-def _ours(quantizer: Quantizer, step: float) -> tuple[Quantized, int]:
-    """Quantise on steps of even slope; bytes of the file."""
-    tensors = quantizer.codes(step)
-    return tensors, len(quantization.pack(quantizer.model.config, tensors)[0])
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
-from papermill.exceptions import PapermillExecutionError
+from in_process import execute_notebook
 from safetensors.torch import load_file, save_file
 
 from workbench import execution
@@ -74,22 +74,6 @@ def trained(workplace):
 @pytest.fixture
 def in_process(monkeypatch):
     """Run the cells of a notebook here rather than in a kernel of its own, which takes seconds."""
-
-    def execute_notebook(source, target, *, parameters, **_):
-        notebook = nbformat.read(source, as_version=4)
-        nbformat.write(notebook, target)
-        space = {}
-        for number, cell in enumerate(c for c in notebook.cells if c.cell_type == "code"):
-            try:
-                exec(cell.source, space)
-            except Exception as error:
-                kind = type(error).__name__
-                raise PapermillExecutionError(
-                    number, number, cell.source, kind, str(error), []
-                ) from error
-            if "parameters" in cell.metadata.get("tags", []):
-                space.update(parameters)
-
     monkeypatch.setattr(execution.papermill, "execute_notebook", execute_notebook)
 
 

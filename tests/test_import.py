@@ -1,24 +1,29 @@
 """Checkpoints from elsewhere become runs, and runs become checkpoints for elsewhere."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 import torch
-from papermill.exceptions import PapermillExecutionError
+from in_process import execute_notebook
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from workbench import execution, explore
 from workbench.__main__ import main
+from workbench.diagnostics import self_test
 from workbench.evaluation import evaluate, open_run
-from workbench.folder import InputError, find_run, read_jsonl, runs_root
+from workbench.folder import PROJECT, InputError, find_run, read_jsonl, runs_root
 from workbench.foreign import read_parameter_golf, write_huggingface
 from workbench.foreign import write_parameter_golf as write
-from workbench.model import new_network, preset
+from workbench.model import new_network, preset, starting_point, state
+from workbench.model.checkpoint import read_header
 from workbench.text import open_data, train_tokenizer, write_shard
-from workbench.training import adopt, compare_recorded, read_foreign
+from workbench.training import TrainConfig, adopt, begin, compare_recorded, read_foreign, train
 
 WORDS = "the cat sat on a mat and then slept near old trees by a wide grey river bank".split()
 LOG = """\
@@ -64,22 +69,6 @@ def golf(tmp_path_factory):
 def place(monkeypatch, tmp_path):
     """Give a data folder of its own, and run the cells of a notebook in this process."""
     monkeypatch.setenv("WORKBENCH_DATA", str(tmp_path / "data"))
-
-    def execute_notebook(source, target, *, parameters, **_):
-        notebook = nbformat.read(source, as_version=4)
-        nbformat.write(notebook, target)
-        space = {}
-        for number, cell in enumerate(c for c in notebook.cells if c.cell_type == "code"):
-            try:
-                exec(cell.source, space)
-            except Exception as error:
-                kind = type(error).__name__
-                raise PapermillExecutionError(
-                    number, number, cell.source, kind, str(error), []
-                ) from error
-            if "parameters" in cell.metadata.get("tags", []):
-                space.update(parameters)
-
     monkeypatch.setattr(execution.papermill, "execute_notebook", execute_notebook)
     return tmp_path
 
@@ -212,6 +201,116 @@ def test_a_run_is_exported_and_comes_back(golf, place, capsys):
     assert said["submission_bytes"] == sizes["final_model.int8.ptz"] + said["code_bytes"]
     again = read_parameter_golf(place / "out" / "final_model.pt").network
     assert again.config == open_run("mine").model.config
+
+
+def test_a_tokenizer_of_absurd_size_is_not_read(golf, place):
+    tokenizer = place / "tokenizer.json"
+    tokenizer.touch()
+    os.truncate(tokenizer, 2**34)  # a hole: no bytes on the disk
+    with pytest.raises(InputError, match=r"tokenizer\.json.*bytes, more than"):
+        read_foreign(golf / "final_model.pt", tokenizer=str(tokenizer))
+
+
+def test_a_context_is_a_number_of_tokens(golf, place):
+    with pytest.raises(InputError, match=r"final_model\.pt.*sequence_length of 1 token.*found 0"):
+        read_foreign(golf / "final_model.pt", sequence_length=0)
+    with pytest.raises(InputError, match="-3"):
+        read_foreign(golf / "final_model.pt", sequence_length=-3)
+
+
+def test_importing_twice_gives_the_same_state(golf, place):
+    first, second = (
+        adopt(name, foreign, open_data(foreign.corpus), path="a")
+        for name in ("first", "second")
+        for foreign in [read_foreign(golf / "final_model.pt")]
+    )
+    assert first.weights() == second.weights() is not None
+
+
+def test_a_run_that_goes_on_from_an_import_begins_its_optimizer_anew(golf, place):
+    foreign = read_foreign(golf / "final_model.pt")
+    run = adopt("mine", foreign, open_data(foreign.corpus), path="a")
+    begun, steps = [], []
+
+    def record(optimizer, *_):
+        if optimizer not in begun:
+            begun.append(optimizer)
+            steps.append(len(optimizer.state))
+
+    hook = register_optimizer_step_pre_hook(record)
+    sizes = {"steps": 2, "tokens_per_step": 256, "sequence_length": 32, "warmdown_steps": 0}
+    try:
+        data, network = (
+            open_data(foreign.corpus),
+            starting_point(foreign.network.config, seed=0, parent="mine"),
+        )
+        assert all(torch.equal(t, state(foreign.network)[n]) for n, t in state(network).items())
+        config = TrainConfig(**sizes)
+        child = begin("child", network, data, config, origin={"parent": "mine"})
+        train(network, data, config, child)
+    finally:
+        hook.remove()
+    assert begun and steps == [0] * len(begun), "no moments before the first step"
+    assert [line["step"] for line in read_jsonl(child.metrics)] == [1, 2]
+    assert child.record()["parent"] == "mine" and child.weights() != run.weights()
+
+
+def test_a_run_stored_in_half_precision_is_computed_in_single(golf, place, capsys):
+    assert bring(golf / "final_model.pt", "half", "-p", "dtype", "bfloat16") == 0
+    run = find_run("half")
+    assert {each[1] for each in read_header(run.path / "model.safetensors").values()} == {"BF16"}
+    opened = open_run("half")
+    assert {each.dtype for each in opened.model.parameters()} == {torch.float32}
+    _, table = evaluate(opened)
+    held = opened.data.validation
+    checks = self_test(opened.model, held, opened.tokenizer, sequence_length=32)
+    assert bool(checks.passed.all()) and len(table.nll) > 0
+
+
+MEMORY = """
+import resource, sys
+import nbformat
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+notebook, corpus, model, *folders = sys.argv[1:]
+for folder in folders:
+    space, before = {}, peak()
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, space)
+        if "parameters" in cell.metadata.get("tags", []):
+            space |= {"path": folder, "name": "m", "replace": True, "dtype": "bfloat16"}
+            space |= {"corpus": corpus, "tokenizer": model, "sequence_length": 32}
+            space["format"] = "huggingface"
+sizes = [each.numel() * each.element_size() for each in space["opened"].model.parameters()]
+print(before, peak(), sum(sizes), file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_an_import_holds_its_weights_twice_at_most(golf, place):
+    shapes = {
+        "tiny": {"n_layer": 1, "n_head": 2, "d_model": 16},
+        "large": {"n_layer": 14, "n_head": 12, "d_model": 768, "feedforward_width": 2560},
+    }
+    for name, shape in shapes.items():
+        made = new_network(preset("llama", **shape, vocab_size=300), seed=0).bfloat16()
+        write_huggingface(made, place / name, sequence_length=32)
+    folders = [str(place / name) for name in shapes]
+    notebook = str(PROJECT / "notebooks" / "experiments" / "import.ipynb")
+    model = str(next((golf / "data").glob("*.model")))
+    done = subprocess.run(
+        ["sh", "-c", '"$@"; exit $?', "sh"]  # a child begins with the peak of what forked it
+        + [sys.executable, "-c", MEMORY, notebook, str(golf / "data"), model, *folders],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    tiny, large, size = map(int, done.stderr.split()[-3:])
+    assert size > 400e6
+    assert large - tiny < 2.2 * size  # the self-test saves and reloads: a second copy
 
 
 @pytest.mark.parametrize("gap", [0.0004, 0.0006, -0.0006])

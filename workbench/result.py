@@ -40,6 +40,7 @@ DIMS = {  # the only dimension names a result may use: singular full words
     "check": "named test with a verdict",
     "intervention": "one change made to a running model",
     "component": "part of a sum",
+    "predictor": "number that may foretell another",
     "role": "kind of matrix or site within a block",
     "setting": "value of a control that was tried",
     "rung": "step of a ladder of checks",
@@ -122,25 +123,24 @@ def grouped_ratio(
     Parameters
     ----------
     numerator : (..., group) float64
-    denominator : (group,) float64
+    denominator : (group,) or (..., group) float64
         Sums over groups of observations that move together.
 
     Returns
     -------
     ratio, standard_error : (...) float64
-        The error is NaN of fewer than two groups.
+        The error is NaN of fewer than two groups with a denominator.
 
     References
     ----------
     .. [1] Cochran, Sampling Techniques, 1977, section 6.4 (ratio estimators).
     """
-    ratio = numerator.sum(axis=-1) / denominator.sum()
-    residual = numerator - ratio[..., None] * denominator
-    n_group = len(denominator)
-    if n_group < 2:
-        return ratio, np.full_like(ratio, np.nan)
-    spread = np.sqrt(n_group / (n_group - 1) * np.square(residual).sum(axis=-1))
-    return ratio, spread / denominator.sum()
+    total, n_group = denominator.sum(axis=-1), (denominator > 0).sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = numerator.sum(axis=-1) / total
+        residual = numerator - ratio[..., None] * denominator
+        factor = np.where(n_group > 1, n_group / (n_group - 1), np.nan)
+        return ratio, np.sqrt(factor * np.square(residual).sum(axis=-1)) / total
 
 
 def difference(this: xr.Dataset, other: xr.Dataset) -> xr.Dataset:

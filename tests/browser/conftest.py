@@ -10,6 +10,7 @@ from browser.lab import serve
 from browser.notebook import Notebook
 from playwright.sync_api import Browser, sync_playwright
 from repository import PROJECT
+from tiny_runs import quantized
 
 QUIET = (  # a machine without a display, and no word to any host of the browser's maker
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -43,6 +44,8 @@ def data(tiny_data, tmp_path_factory) -> Path:
             train(network, text, config, begin(name, network, text, config))
             run = open_run(folder / "runs" / name)
             save_evaluation(run, *evaluate(run))
+            quantized(run.folder.path)
+            run = open_run(folder / "runs" / name)
             diagnostics.save_diagnosis(run, diagnostics.diagnose(run))
     return folder
 

@@ -34,6 +34,12 @@ TOURS: dict[str, list[tuple[str, ...]]] = {
         ("move", "words", "ab ca => b"),
         ("move", "predictions", "all"),
     ],
+    "quantization": [
+        ("click", "matrix"),
+        ("move", "show"),
+        ("move", "along"),
+        ("move", "matrix"),
+    ],
     "routing_audit": [
         ("click", "cell"),
         ("click", "step"),
@@ -61,6 +67,7 @@ TOURS: dict[str, list[tuple[str, ...]]] = {
 }
 ACTIONS = {  # what a button says once it is done
     "effective_rank": ("write experiment", "Wrote experiments/effective-rank-"),
+    "quantization": ("find culprits", "forward passes"),
     "value_residual": ("write retrained comparison", "written: "),
 }
 LEGIBLE = 3  # contrast of text with what it stands on; 3 is WCAG's least for graphics

@@ -1,15 +1,22 @@
+import re
+
 import numpy as np
 import pytest
 import torch
-from foreign_models import KINDS, foreign_model
+import torch.nn.functional as F
+from foreign_models import KINDS, foreign_model, plain_model
+from repository import PROJECT
+from safetensors.torch import load_model
 
-from workbench import diagnostics, plots, readings
+from workbench import diagnostics, plots, readings, watch
 from workbench.diagnostics import Trial, diagnose, sample
 from workbench.diagnostics.diagnose import diagnostics as known_diagnostics
-from workbench.folder import InputError
+from workbench.evaluation import open_run
+from workbench.folder import InputError, read_jsonl
 from workbench.foreign import adapt
 
 ALWAYS = {
+    "quantization": "no artifact",
     "routing_audit": "the corpus has no profiles",
     "mixing": "no learned mixing scalars",
     "value_residual": "no value residual",
@@ -105,3 +112,81 @@ def test_ids_beyond_the_tokenizer_are_named_and_break_nothing(kind, tiny_data):
 def test_context_is_what_the_model_knows_at_most(tiny_data):
     assert sample(adapt(foreign_model("gpt2")), tiny_data).sequence_length == 64
     assert sample(adapt(foreign_model("llama")), tiny_data).sequence_length == 256
+
+
+PLAIN = {
+    "fused": ALWAYS,
+    "written": ALWAYS
+    | {"role_conflict": "not tied", "attention": "this model has no site visit.0.query"},
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_plain_model_is_watched_then_probed(kind, tiny_data, tmp_path):
+    model = plain_model(kind).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    ids = torch.from_numpy(tiny_data.train.ids[: 6 * 4 * 33].astype(np.int64)).view(6, 4, 33)
+    with watch(model, optimizer, tmp_path / "mine") as watched:
+        for batch in ids:
+            _, loss = model(batch[:, :-1], batch[:, 1:])
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    losses = [line["loss"] for line in read_jsonl(watched.run.metrics)]
+    assert len(losses) == 6 and losses[-1] < losses[0]
+    with pytest.raises(InputError, match="or of a plain one; safetensors.torch.load_model"):
+        open_run(watched.run.path)
+
+    again = plain_model(kind)
+    load_model(again, watched.run.checkpoints / "step-000006.safetensors")
+    adapter = adapt(again)
+    found = diagnose(adapter, tiny_data, tokens=400)
+    assert set(found) == set(known_diagnostics()) - set(PLAIN[kind])
+    assert bool(found["self_test"].passed.all())
+    for name, reason in PLAIN[kind].items():
+        with pytest.raises(InputError, match=reason):
+            diagnose(adapter, tiny_data, only=[name])
+    for name, dataset in found.items():
+        for part in (plots, readings):
+            assert not hasattr(part, name) or getattr(part, name)(dataset)
+    given = sample(adapter, tiny_data, tokens=400)
+    rows, targets = torch.from_numpy(given.cut.inputs), torch.from_numpy(given.cut.targets)
+    with torch.no_grad():
+        loss = model.eval()(rows, targets)[1].item()
+    assert float(given.table.nll.mean()) == pytest.approx(loss, rel=1e-5)
+    _check_ablation(model, found["ablation"], given)
+
+
+def _check_ablation(model, found, given):
+    """Compare the cost of a silenced feed-forward with a model whose last matrix is zero."""
+    rows = given.rows
+
+    def nats_a_byte():
+        logits = model(rows.inputs, rows.targets)[0]
+        return F.cross_entropy(logits.flatten(0, 1), rows.targets.flatten(), reduction="sum")
+
+    with torch.no_grad():
+        before = nats_a_byte()
+        for parameter in model.transformer["h"][1].mlp[2].parameters():
+            parameter.zero_()
+        cost = float(nats_a_byte() - before) / rows.bytes.sum() / np.log(2)
+    place = {"visit": 1, "part": "feedforward"}
+    assert float(found.zero_cost.sel(place)) == pytest.approx(cost, rel=1e-3, abs=1e-6)
+
+
+def test_example_of_the_readme_runs(tmp_path, monkeypatch):
+    page = (PROJECT / "README.md").read_text(encoding="utf-8")
+    (code,) = [e for e in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "adapt(" in e]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.txt").write_text("\n\n".join(f"A cab, no {n}.\n" * 9 for n in range(40)))
+    model = plain_model().train()
+    ids = torch.randint(0, 257, (2, 3, 9), generator=torch.Generator().manual_seed(0))
+    names = {
+        "model": model,
+        "optimizer": torch.optim.AdamW(model.parameters()),
+        "batches": [(each[:, :-1], each[:, 1:]) for each in ids],
+    }
+    assert 'tokenizer="tokenizer.json"' in code
+    exec(code.replace("tokenizer.json", "bytes"), names)
+    assert bool(names["groups"]["self_test"].passed.all())
+    assert len(read_jsonl(tmp_path / "data/runs/mine/metrics.jsonl")) == 2

@@ -6,7 +6,6 @@ import torch
 
 from workbench.diagnostics import components, explain
 from workbench.diagnostics.branch import output_head, states_at
-from workbench.diagnostics.prediction import ChosenStates
 from workbench.model import ModelConfig, new_network, record
 from workbench.model.value_residual import ValueResidualConfig
 from workbench.result import check
@@ -49,7 +48,6 @@ def explained(model, contexts=CONTEXTS):
         targets=np.ones(len(contexts), dtype=np.int64),
         pieces=PIECES,
     )
-    states = ChosenStates(**vars(states), contexts=tuple(map(tuple, contexts)))
     mu = states.hidden.mean(axis=0)
     return states, explain(model, states, PIECES, reference=(mu, "themselves"))
 

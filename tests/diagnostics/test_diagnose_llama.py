@@ -7,7 +7,6 @@ import torch
 from workbench import readings
 from workbench.diagnostics import components, diagnose, diagnostics, explain
 from workbench.diagnostics.branch import states_at
-from workbench.diagnostics.prediction import ChosenStates
 from workbench.diagnostics.sample import sample
 from workbench.model import new_network, preset
 from workbench.text.world import Record
@@ -69,7 +68,6 @@ def test_writes_add_up_to_the_margin_under_a_weighted_norm():
     pieces = [f"p{n}" for n in range(257)]
     targets = np.ones(len(contexts), dtype=np.int64)
     states = states_at(model, records=records, contexts=contexts, targets=targets, pieces=pieces)
-    states = ChosenStates(**vars(states), contexts=contexts)
     margins = explain(model, states, pieces, reference=(states.hidden.mean(axis=0), "themselves"))
     found = components(model, states, margins)
     assert found.attrs["worst_residual"] < 1e-4 * found.attrs["logit_range"]

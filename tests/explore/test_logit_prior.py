@@ -4,35 +4,21 @@ import shutil
 
 import numpy as np
 import pytest
+from tiny_runs import trained
 
 from workbench import explore, text
 from workbench.diagnostics import diagnose, save_diagnosis, what_to_mend
 from workbench.evaluation import open_run
 from workbench.folder import InputError, find_run
-from workbench.model import new_network, preset
 from workbench.plots.by_run import by_run
 from workbench.text import IGNORED
-from workbench.training import begin, train, train_config
 
 GROUPS = ["logit_prior", "damping", "unigram_prior", "logit_lens"]
 
 
-def trained(name, data, *, steps, **model):
+def diagnosed(name, data, *, steps, **model):
     """Train a network of two blocks for a few updates and diagnose it."""
-    config = train_config(
-        optimizer={},
-        device="cpu",
-        steps=steps,
-        tokens_per_step=128,
-        sequence_length=32,
-        micro_batches=1,
-        warmdown_steps=1,
-        checkpoints=0,
-    )
-    shape = {"n_layer": 2, "d_model": 16, "vocab_size": data.tokenizer.vocab_size}
-    network = new_network(preset("demo", **shape, **model), seed=0)
-    run = begin(name, network, data, config, replace=True)
-    train(network, data, config, run)
+    run = trained(name, data, steps=steps, **model)
     opened = open_run(run.path)
     save_diagnosis(opened, diagnose(opened, only=GROUPS))
     return run.name
@@ -41,7 +27,7 @@ def trained(name, data, *, steps, **model):
 @pytest.fixture(scope="module")
 def names(tiny_data):
     """Two runs on text, the second with more updates."""
-    return trained("margins-a", tiny_data, steps=4), trained("margins-b", tiny_data, steps=8)
+    return diagnosed("margins-a", tiny_data, steps=4), diagnosed("margins-b", tiny_data, steps=8)
 
 
 @pytest.fixture
@@ -153,7 +139,7 @@ def test_every_detail_shows_both_runs_as_each_is_alone(names, detail):
 
 def test_a_closed_world_with_a_planted_bias_is_mended_at_the_bias(names):
     data = text.open_data("closed-world", vocab_size=512)
-    name = trained("margins-world", data, steps=16, output_bias=True)
+    name = diagnosed("margins-world", data, steps=16, output_bias=True)
     opened = open_run(name)
     before = diagnose(opened, only=["logit_prior", "damping"])
     opened.model.lm_bias.data[data.tokenizer.pieces.index("of")] += 9.0

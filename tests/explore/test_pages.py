@@ -7,12 +7,14 @@ from pathlib import Path
 import nbformat
 import pytest
 from repository import PROJECT
+from tiny_runs import quantized
 
 from workbench.evaluation import evaluate, open_run, save_evaluation
 from workbench.execution import run_notebook
 
 PAGES = sorted((PROJECT / "notebooks" / "explore").glob("*.ipynb"))
 WORLDLY = ("routing_audit", "logit_prior", "start_here", "intervention", "effective_rank")
+WORLDLY += ("quantization",)
 OUTSIDE = ("cdn.", "https://cdn", "unpkg", "jsdelivr")
 
 
@@ -25,6 +27,8 @@ def runs(tiny_run, tiny_world_run, tmp_path_factory):
         run = open_run(folder)
         save_evaluation(run, *evaluate(run))
     shutil.copytree(tiny_world_run.path, root / "runs" / "world")
+    for name in ("one", "two", "world"):
+        quantized(root / "runs" / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBENCH_DATA", str(root))
         yield root

@@ -173,6 +173,8 @@ def test_matrices_are_those_of_the_checkpoint_with_outputs_as_rows(model, adapte
         assert last.weight.shape[0] == 16
         layer = blocks_of(model)[1].get_submodule(LAST[kind][part])
         assert last.weight.data_ptr() == layer.weight.data_ptr()
+        own = layer.weight if isinstance(layer, nn.Linear) else layer.weight.T
+        assert torch.equal(last.weight, own)  # a square one too
 
 
 @pytest.mark.parametrize(

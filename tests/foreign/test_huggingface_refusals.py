@@ -1,6 +1,8 @@
 """Every way in which a checkpoint can disagree with itself is told by rule, before it is read."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -199,6 +201,13 @@ def test_sizes_are_whole_numbers(key, tmp_path):
     whole = json.loads((tmp_path / "config.json").read_text())[key]
     change(tmp_path, **{key: float(whole)})
     assert named(refused(tmp_path))[key] == ("a whole number", float(whole))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_true_is_not_one_head(family, tmp_path):
+    ours(tmp_path, family, n_head=1, n_kv_head=1, head_width=16)
+    change(tmp_path, num_key_value_heads=True)
+    assert named(refused(tmp_path))["num_key_value_heads"] == ("a whole number", True)
 
 
 @pytest.mark.parametrize("sharded", [False, True])
@@ -505,6 +514,95 @@ def test_an_index_that_lies_is_refused(edit, rule, tmp_path):
     edit(index, tmp_path)
     write_index(tmp_path, index)
     assert refused(tmp_path).rule_id == rule
+
+
+@pytest.mark.parametrize(
+    ("edit", "rule"),
+    [(lose, "shard-missing"), (escape, "shard-escape"), (forget, "shard-unmapped")],
+)
+def test_what_the_names_tell_is_recorded_even_where_shards_are_refused(edit, rule, tmp_path):
+    ours(tmp_path, "qwen2")
+    index = shard(tmp_path)
+    edit(index, tmp_path)
+    write_index(tmp_path, index)
+    error = refused(tmp_path)
+    assert (error.rule_id, error.family_found) == (rule, "qwen2")
+    assert error.hf_architecture == "Qwen2ForCausalLM" and str(tmp_path) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"vocab_size": 40}, "arch-shape"),
+        ({"rope_scaling": {"type": "yarn"}}, "arch-rope"),
+        ({"hidden_act": "gelu"}, "arch-setting"),
+        ({"bos_token_id": 37}, "arch-special-id"),
+        ({"hidden_size": None}, "arch-003"),
+        ({"tie_word_embeddings": False}, "arch-tie"),
+    ],
+)
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_records_are_complete(family, changes, rule, tmp_path):
+    ours(tmp_path, family)
+    change(tmp_path, **changes)
+    error = refused(tmp_path)
+    assert (error.rule_id, error.family_found, error.family_expected) == (rule, family, family)
+    assert error.hf_architecture == f"{family.capitalize()}ForCausalLM"
+    assert str(tmp_path) in error.where
+
+
+@pytest.mark.parametrize("length", [0, -1, 1.5, "64"])
+def test_a_context_that_is_no_number_of_tokens_is_refused(length, tmp_path):
+    ours(tmp_path)
+    with pytest.raises(InputError, match="sequence_length of 1 token or more") as caught:
+        read_huggingface(tmp_path, sequence_length=length)
+    assert caught.value.where == str(tmp_path) and repr(length) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+@pytest.mark.parametrize(
+    ("put", "words"),
+    [
+        (Path.mkdir, "no plain file"),
+        (os.mkfifo, "no plain file"),
+        (lambda path: path.symlink_to("/dev/zero"), "no plain file"),
+        (lambda path: path.symlink_to(path), "symbolic links|no file|weights-missing"),
+        (lambda path: path.write_text("") or os.truncate(path, 2**34), "bytes, more than"),
+    ],
+)
+def test_what_never_ends_is_not_read(name, put, words, tmp_path):
+    ours(tmp_path)
+    shard(tmp_path)
+    (tmp_path / name).unlink()
+    put(tmp_path / name)
+    with pytest.raises(InputError, match=words) as caught:
+        read_huggingface(tmp_path)
+    assert str(tmp_path) in caught.value.where
+    with pytest.raises(InputError):
+        read_huggingface(tmp_path / name)
+
+
+def test_weights_that_are_a_pipe_are_no_weights(tmp_path):
+    ours(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    os.mkfifo(tmp_path / "model.safetensors")
+    assert refused(tmp_path).rule_id == "weights-missing"
+
+
+def test_a_shard_of_an_impossible_name_is_missing(tmp_path):
+    ours(tmp_path)
+    index = shard(tmp_path)
+    for name in ("x" * 300, "a\0b"):
+        index["weight_map"][NORM] = name
+        write_index(tmp_path, index)
+        assert refused(tmp_path).rule_id == "shard-missing"
+
+
+def test_layers_without_number_are_not_made(tmp_path):
+    ours(tmp_path)
+    more = {f"model.layers.{at}.x": torch.zeros(0) for at in range(1001)}
+    rewrite(tmp_path, lambda tensors: tensors.update(more))
+    assert named(refused(tmp_path)) == {"layers": ("at most 1000", 1001)}
 
 
 def lying(header, size=64):

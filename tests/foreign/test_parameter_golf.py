@@ -2,8 +2,10 @@
 
 import hashlib
 import io
+import os
 import pickle
 import struct
+import time
 import tracemalloc
 import zipfile
 import zlib
@@ -330,6 +332,68 @@ def test_code_in_a_file_is_not_executed(tmp_path, monkeypatch):
         refused(tmp_path / "a.pt", content)
         refused(tmp_path / "a.ptz", zlib.compress(content))
     assert not (tmp_path / "exploited").exists()
+
+
+@pytest.mark.parametrize("call", [(bytearray, (2**40,)), (torch.FloatTensor, (2**34,))])
+def test_what_a_file_may_call_is_limited_to_tensors(tmp_path, call):
+    class Call:
+        def __reduce__(self):
+            return call
+
+    content = saved({"a": torch.ones(2), "b": Call()})
+    assert peak(lambda: refused(tmp_path / "a.pt", content, "no part of a tensor")) < 2**22
+    refused(tmp_path / "a.ptz", zlib.compress(content), "no part of a tensor")
+
+
+def test_nothing_may_stand_before_the_archive(tmp_path):
+    stream = io.BytesIO()
+    torch.save({"a": bytearray(2**20)}, stream, _use_new_zipfile_serialization=False)
+    refused(
+        tmp_path / "a.pt", stream.getvalue() + saved({"a": torch.ones(2)}), "not at its beginning"
+    )
+
+
+def test_a_log_of_absurd_size_is_refused_at_once(folder):
+    os.truncate(folder / "train.log", 2**34)  # a hole: no bytes on the disk
+    started = time.process_time()
+    with pytest.raises(InputError, match=r"train\.log.*bytes, more than"):
+        read_parameter_golf(folder / "final_model.pt")
+    assert time.process_time() - started < 8
+
+
+def test_names_without_end_are_not_read(tmp_path):
+    content = saved({"a" * 2**22: torch.ones(2)})
+    refused(tmp_path / "a.pt", content, "bytes of names, more than")
+
+
+def test_what_is_no_plain_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "a.pt")
+    (tmp_path / "b.ptz").mkdir()
+    for name in ("a.pt", "b.ptz"):
+        with pytest.raises(InputError, match="no plain file"):
+            read_parameter_golf(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"sequence_length": 0}, "sequence_length of 1 token or more; found 0"),
+        ({"sequence_length": -5}, "found -5"),
+        ({"sequence_length": "x"}, "found 'x'"),
+        ({"rope_bass": 1.0}, "rope_base"),
+        ({"n_layer": 4}, "missing blocks.3"),
+        ({"n_head": 5}, "does not divide"),
+    ],
+)
+def test_every_refusal_names_the_file(folder, settings, words):
+    path = folder / "final_model.pt"
+    with pytest.raises(InputError, match=words) as caught:
+        read_parameter_golf(path, **settings)
+    assert caught.value.where == str(path)
+    torch.save({"tok_emb.weight": torch.ones(2, 2)}, path)
+    with pytest.raises(InputError, match="official names") as caught:
+        read_parameter_golf(path)
+    assert caught.value.where == str(path)
 
 
 def test_files_of_another_kind_are_refused(tmp_path, written):

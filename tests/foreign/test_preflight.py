@@ -17,6 +17,7 @@ from workbench.foreign import (
     write_huggingface,
 )
 from workbench.model import new_network, preset
+from workbench.text import load_tokenizer
 
 
 @pytest.fixture
@@ -52,6 +53,24 @@ def test_a_checkpoint_may_reserve_rows_and_a_fresh_model_may_not(tokenizer_of):
         preflight_tokenizer(path, rows(303), from_scratch=True, model_path="some/model")
     assert caught.value.rule_id == "arch-006"
     assert str(path) in str(caught.value) and "some/model" in str(caught.value)
+
+
+@pytest.mark.parametrize(("from_scratch", "rule"), [(True, "arch-006"), (False, "arch-010")])
+@pytest.mark.parametrize("loaded", [True, False])
+def test_both_paths_and_both_sizes_are_named(tokenizer_of, from_scratch, rule, loaded):
+    path = tokenizer_of(300)
+    given = {"tokenizer_path": path} if loaded else {}
+    with pytest.raises(ArchMismatch) as caught:
+        preflight_tokenizer(
+            load_tokenizer(path) if loaded else path,
+            rows(299),
+            from_scratch=from_scratch,
+            model_path="some/model",
+            **given,
+        )
+    assert caught.value.rule_id == rule and caught.value.where == str(path)
+    for each in (str(path), "some/model", "300", "299"):
+        assert each in str(caught.value)
 
 
 @pytest.mark.parametrize("from_scratch", [True, False])

@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 from planted_ablation import MAKERS as ABLATION_MAKERS
 from planted_mixing import MAKERS as MIXING_MAKERS
+from planted_quantization import MAKERS as QUANTIZATION_MAKERS
 from planted_ranks import MAKERS as RANK_MAKERS
 
 from workbench.result import check, variable
@@ -288,6 +289,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "training": make_metrics,
     **ABLATION_MAKERS,
     **MIXING_MAKERS,
+    **QUANTIZATION_MAKERS,
     **RANK_MAKERS,
 }
 

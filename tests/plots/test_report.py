@@ -86,7 +86,7 @@ def test_page_holds_every_run_with_what_was_measured(pair, groups, tmp_path):
         tree = open_diagnosis(run)
         for name in tree.children:
             assert readings.reading(name, tree[name].to_dataset()) in words
-    assert text.count('type="application/json"') == 1 + 4 + 5
+    assert text.count('type="application/json"') == 1 + 5 + 6
     assert set(HOW_TO_READ) == set(HEADINGS)
 
 

@@ -17,7 +17,7 @@ def gaussian():
 @pytest.mark.parametrize(("codec", "ratio"), [("zlib", 1.158), ("brotli", 1.014), ("lzma", 1.052)])
 def test_ratios_are_the_published_ones(gaussian, codec, ratio):
     scales = 2 * 1024
-    found = (codec_bytes(gaussian, codec) - scales) / entropy_bytes(gaussian)
+    found = (codec_bytes({"w": gaussian}, codec) - scales) / entropy_bytes(gaussian)
     assert found == pytest.approx(ratio, abs=0.02)
 
 
@@ -26,11 +26,18 @@ def test_the_better_order_is_taken():
     codes = torch.arange(64).repeat(256, 1).int()
     found = Codes(codes=codes, grid=Grid(row_scale=torch.ones(256, 1)))
     by_rows = len(CODECS["zlib"](codes.numpy().astype(np.int8).tobytes()))
-    assert codec_bytes(found, "zlib") <= by_rows + 512
+    assert codec_bytes({"w": found}, "zlib") <= by_rows + 512
 
 
 def test_codes_beyond_a_byte_are_refused():
     with pytest.raises(ValueError, match="beyond a byte"):
-        codec_bytes(
-            Codes(codes=torch.tensor([[128]]).int(), grid=Grid(row_scale=torch.ones(1, 1))), "zlib"
-        )
+        loud = Codes(codes=torch.tensor([[128]]).int(), grid=Grid(row_scale=torch.ones(1, 1)))
+        codec_bytes({"w": loud}, "zlib")
+
+
+def test_scales_and_plain_tensors_count(gaussian):
+    """Noise does not compress: its float16 numbers are there in full."""
+    noise = torch.randn(5000, generator=torch.Generator().manual_seed(1))
+    alone = codec_bytes({"w": gaussian}, "brotli")
+    both = codec_bytes({"w": gaussian, "v": noise}, "brotli")
+    assert 0.85 < (both - alone) / (2 * 5000) < 1.01

@@ -34,6 +34,14 @@ def test_values_are_those_of_the_exporter(tiny_network, late):
         torch.testing.assert_close(value.detach(), exported, rtol=0, atol=1e-7)
 
 
+def test_a_warmup_does_not_turn_it_on(late):
+    for multiplier in (0.05, 0.1, 0.5, 1.0, 0.5, 0.16):
+        late.watch({"learning_rate_multiplier": multiplier})
+        assert late.blend == 0
+    late.watch({"learning_rate_multiplier": 0.14})
+    assert late.blend == 1
+
+
 def test_gradients_are_those_at_the_quantised_weights(tiny_network, late):
     late.blend.fill_(1.0)
     late.wrap(next_token_loss)(tiny_network, ids(0), ids(1)).backward()

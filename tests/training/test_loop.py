@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from workbench.evaluation import bits_per_byte, token_table
-from workbench.folder import read_json, read_jsonl
+from workbench.folder import InputError, read_json, read_jsonl
 from workbench.model import load_model, new_network, preset, state
 from workbench.text import IGNORED
 from workbench.text.tokens import record_batches, stream_batches
@@ -241,7 +241,9 @@ def test_the_first_update_by_hand(start, tiny_data):
 
 def test_six_updates_by_hand(start, tiny_data):
     """Rate, momentum and gradient of every step, in plain loops over a twin of the network."""
-    config = replace(SHORT, optimizer=OptimizerConfig(momentum_warmup_steps=4))
+    rate = OptimizerConfig(momentum_warmup_steps=4, matrix_lr=0.08, scalar_lr=0.08)
+    rate = replace(rate, tied_embedding_lr=0.1)
+    config = replace(SHORT, optimizer=rate, learning_rate_factor=0.5, warmup_steps=2)
     network, run = start(config)
     twin = new_network(network.config, seed=0)
     train(network, tiny_data, config, run)
@@ -251,7 +253,7 @@ def test_six_updates_by_hand(start, tiny_data):
         name: [torch.zeros_like(p), torch.zeros_like(p)] for name, p in twin.named_parameters()
     }
     expected = []
-    for step, share in enumerate([1, 1, 1, 1, 2 / 3, 1 / 3]):
+    for step, share in enumerate([1 / 2, 1, 1, 1, 2 / 3, 1 / 3]):
         momentum = [0.85, 0.875, 0.9, 0.925, 0.95, 0.95][step]
         inputs, targets = map(torch.from_numpy, batch(step))
         loss = F.cross_entropy(twin(inputs).flatten(0, 1), targets.flatten())
@@ -271,6 +273,7 @@ def test_six_updates_by_hand(start, tiny_data):
                 mean, square = one / (1 - 0.9 ** (step + 1)), two / (1 - 0.95 ** (step + 1))
                 weight -= rates.get(name, 0.04) * share * mean / (square.sqrt() + 1e-8)
     assert losses(run) == pytest.approx(expected, rel=1e-4)
+    assert read_jsonl(run.metrics)[0]["learning_rate"] == pytest.approx(0.04 / 2)
     for name, weight in twin.named_parameters():
         difference = (state(network)[name] - weight.detach()).square().mean().sqrt()
         assert float(difference) < 2e-3, name
@@ -330,13 +333,18 @@ def test_only_answers_are_learned(own_data_root, tiny_world_data):
 
 
 def test_the_start_is_judged_by_what_it_knows(tiny_run, tiny_data):
-    config = SHORT
+    sizes = {"sequence_length": 16, "tokens": 160}
     fresh = new_network(preset("demo", n_layer=2, d_model=16, vocab_size=257), seed=0)
-    found = judge_start(fresh, tiny_data, config)
+    found = judge_start(fresh, tiny_data, **sizes)
     assert found["loss"] == pytest.approx(math.log(257), abs=0.3)
     assert "knows nothing" in found["diagnosis"] and not found["passed"]
-    trained = judge_start(load_model(tiny_run.path), tiny_data, config)
+    trained = judge_start(load_model(tiny_run.path), tiny_data, **sizes)
     assert trained["bits_per_byte"] < found["bits_per_byte"]
+    assert trained["trained"] is True and found["trained"] is False
     with torch.no_grad():
         fresh.blocks[0].mlp.fc.weight[0, 0] = float("nan")
-    assert not judge_start(fresh, tiny_data, config)["passed"]
+    broken = judge_start(fresh, tiny_data, **sizes)
+    assert not broken["passed"] and not broken["trained"] and broken["loss"] is None
+    small = new_network(preset("demo", n_layer=1, d_model=16, vocab_size=256), seed=0)
+    with pytest.raises(InputError, match="at least the tokenizer's 257"):
+        judge_start(small, tiny_data, **sizes)

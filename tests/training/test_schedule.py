@@ -22,6 +22,28 @@ def test_by_steps(warmdown_steps, expected):
     assert found == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("warmup_steps", "warmdown_steps", "expected"),
+    [
+        (0, 0, [1, 1, 1, 1, 1, 1]),
+        (1, 0, [1, 1, 1, 1, 1, 1]),
+        (4, 0, [0.25, 0.5, 0.75, 1, 1, 1]),
+        (3, 3, [1 / 3, 2 / 3, 1, 1, 2 / 3, 1 / 3]),
+        (6, 6, [1 / 6, 2 / 6, 3 / 6, 3 / 6, 2 / 6, 1 / 6]),
+        (60, 0, [n / 60 for n in (1, 2, 3, 4, 5, 6)]),
+    ],
+)
+def test_the_warmup_mirrors_the_warmdown(warmup_steps, warmdown_steps, expected):
+    sizes = {"steps": 6, "warmup_steps": warmup_steps, "warmdown_steps": warmdown_steps}
+    assert [multiplier(step, **sizes) for step in range(6)] == pytest.approx(expected)
+
+
+def test_a_warmup_holds_under_a_time_budget():
+    clock = {"steps": 99, "warmdown_steps": 10, "warmup_steps": 8, "seconds": 10.0}
+    assert multiplier(3, elapsed=1.0, **clock) == pytest.approx(4 / 8)
+    assert multiplier(90, elapsed=9.5, **clock) == pytest.approx(0.5 / (10 * 9.5 / 90))
+
+
 def simulated(milliseconds, *, cap, warmdown_steps):
     """Run a clock and apply the published rule: a window of updates at the average pace so far."""
     elapsed, factors = 0.0, []
@@ -66,11 +88,12 @@ def test_by_time_at_any_pace(milliseconds, warmdown_steps):
     step=st.integers(0, 10**5),
     steps=st.integers(1, 10**5),
     warmdown_steps=st.integers(0, 10**5),
+    warmup_steps=st.integers(0, 10**5),
     seconds=st.none() | st.floats(1e-3, 1e5),
     elapsed=st.floats(0, 1e6),
 )
-def test_always_a_share(step, steps, warmdown_steps, seconds, elapsed):
-    found = multiplier(
-        step, steps=steps, warmdown_steps=warmdown_steps, seconds=seconds, elapsed=elapsed
-    )
+def test_always_a_share(step, steps, warmdown_steps, warmup_steps, seconds, elapsed):
+    clock = {"steps": steps, "seconds": seconds, "elapsed": elapsed}
+    found = multiplier(step, warmdown_steps=warmdown_steps, warmup_steps=warmup_steps, **clock)
     assert 0.0 <= found <= 1.0
+    assert found <= multiplier(step, warmdown_steps=warmdown_steps, **clock)

@@ -34,6 +34,7 @@ from workbench.diagnostics.margin import mean_parts, what_to_mend
 from workbench.diagnostics.mixing import mixing, scalars
 from workbench.diagnostics.position_loss import position_loss
 from workbench.diagnostics.prediction import chosen_states
+from workbench.diagnostics.quantization import culprits, quantization
 from workbench.diagnostics.reachable import reachable
 from workbench.diagnostics.reference import ngrams, reference
 from workbench.diagnostics.residual import residual
@@ -82,6 +83,7 @@ __all__ = [
     "components",
     "confusions",
     "coverage_history",
+    "culprits",
     "damping",
     "diagnose",
     "diagnostics",
@@ -106,6 +108,7 @@ __all__ = [
     "position_loss",
     "power_law",
     "probe",
+    "quantization",
     "reachable",
     "reference",
     "residual",

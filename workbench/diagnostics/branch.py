@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 
 from workbench.model import Network, record
 from workbench.text.context_gate import Branches, branches
@@ -29,6 +30,7 @@ class BranchStates:
     """
 
     records: tuple[Record, ...]
+    contexts: tuple[tuple[int, ...], ...]  # ids up to each prediction
     hidden: NDArray[np.float64]  # (record, channel) after the final norm
     scores: NDArray[np.float64]  # (record, vocabulary) logits before the softcap [nat]
     target: NDArray[np.int64]  # (record,)
@@ -173,6 +175,7 @@ def states_at(
         _agree(_capped(scores[asked], softcap), own)
     return BranchStates(
         records=tuple(records),
+        contexts=tuple(map(tuple, contexts)),
         hidden=hidden,
         scores=scores,
         target=targets,
@@ -227,15 +230,17 @@ def _carriers(contexts: Sequence[Sequence[int]]) -> NDArray[np.int64]:
     return carrier
 
 
+def padded(contexts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Put contexts into rows (B, T), zeros after their end: no position sees what follows it."""
+    return pad_sequence([torch.tensor(ids) for ids in contexts], batch_first=True)
+
+
 def _states(
     model: Network, contexts: Sequence[Sequence[int]], at: Sequence[tuple[int, int]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return hidden states (B, C) and logits (B, V) at places (row, position) of contexts."""
-    padded = torch.zeros((len(contexts), max(map(len, contexts))), dtype=torch.long)
-    for row, ids in enumerate(contexts):
-        padded[row, : len(ids)] = torch.tensor(ids)
     with torch.no_grad(), record(model, ["final_norm"]) as seen:
-        logits = model(padded.to(model.head_weight.device))
+        logits = model(padded(contexts).to(model.head_weight.device))
     rows, positions = torch.tensor(at, device=logits.device).T
     return _float64(seen["final_norm"][rows, positions]), _float64(logits[rows, positions])
 

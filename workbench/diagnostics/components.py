@@ -17,9 +17,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workbench.diagnostics.branch import output_head
+from workbench.diagnostics.branch import BranchStates, output_head, padded
 from workbench.diagnostics.margin import mean_parts
-from workbench.diagnostics.prediction import ChosenStates
 from workbench.model import Network, record
 from workbench.result import check, variable
 
@@ -27,7 +26,7 @@ WRITES = ("embedding", "head_out", "feedforward_out")  # sites that the last str
 
 
 def components(
-    model: Network, states: ChosenStates, explained: xr.Dataset, *, batch: int = 64
+    model: Network, states: BranchStates, explained: xr.Dataset, *, batch: int = 64
 ) -> xr.Dataset:
     """Split margins by the embedding, every head, every feed-forward and the output bias.
 
@@ -91,9 +90,6 @@ def _written(
     """Return each write's part (B,) of the product of last hidden states and `direction` (B, C)."""
     device = model.head_weight.device
     last = torch.tensor([len(ids) - 1 for ids in contexts])
-    padded = torch.zeros((len(contexts), int(last.max()) + 1), dtype=torch.long)
-    for row, ids in enumerate(contexts):
-        padded[row, : len(ids)] = torch.tensor(ids)
     writes: dict[str, Tensor] = {}
 
     def given(site: str, tensor: Tensor) -> Tensor:
@@ -103,7 +99,7 @@ def _written(
     sites = [site for site in model.sites() if site.split(".")[-1] in WRITES]
     given_at = {site: partial(given, site) for site in sites}
     with torch.enable_grad(), record(model, ["residual_out"], replace=given_at) as seen:
-        final = model.hidden(padded.to(device))
+        final = model.hidden(padded(contexts).to(device))
     at = torch.arange(len(contexts)), last
     stream, hidden = seen["residual_out"][at].double(), final[at].detach().double()
     # The norm as a factor a channel: its scale, and its weight where it has one.

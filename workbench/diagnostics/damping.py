@@ -77,18 +77,15 @@ def damping(
         "change": variable("setting", change, "bits per byte added", "bit/byte"),
         "change_standard_error": variable("setting", errors, "its paired error", "bit/byte"),
         "flips": variable("setting", flips, "predictions with another winner"),
+        "change_by_class": variable(
+            ("setting", "token_class"), by_class, "bits per byte added", "bit/byte"
+        ),
     }
-    told = ("setting", "token_class"), np.array(by_class), "bits per byte added", "bit/byte"
     prior_kept, bias_kept = np.array(settings).T
     coords = {"prior_kept": ("setting", prior_kept), "bias_kept": ("setting", bias_kept)}
+    coords |= {"token_class": ("token_class", list(TOKEN_CLASSES))}
     attrs = {"tokens": len(base), "bits_per_byte": float(base.sum() / np.log(2) / size)}
-    return check(
-        xr.Dataset(
-            data | {"change_by_class": variable(*told)},
-            coords=coords | {"token_class": list(TOKEN_CLASSES)},
-            attrs=attrs,
-        )
-    )
+    return check(xr.Dataset(data, coords, attrs))
 
 
 def _score(

@@ -38,6 +38,9 @@ COLUMNS = {
     "column_peak": "largest norm of a column over the median",
     "row_peak_at": "row of the largest norm",
     "column_peak_at": "column of the largest norm",
+    "effective_rank_gaussian": "effective rank of a Gaussian matrix of the same shape",
+    "effective_rank_ratio": "effective rank over its Gaussian",
+    "proportional_effective_rank": "effective rank over the short side",  # Diehl Martinez et al.
 }
 
 
@@ -65,23 +68,17 @@ def effective_rank(model: Network) -> xr.Dataset:
         spectral_ranks(sigma, tolerance=max(shape) * EPS)
         | spectral_shape(sigma, shape=shape)
         | _entries(matrix.weight)
+        | {"effective_rank_gaussian": gaussian_effective_rank(*shape)}
         for matrix, sigma, shape in zip(matrices, sigmas, shapes, strict=True)
     ]
+    for each, shape in zip(found, shapes, strict=True):
+        rank = each["effective_rank"]
+        each["effective_rank_ratio"] = rank / each["effective_rank_gaussian"]
+        each["proportional_effective_rank"] = rank / min(shape)
     data = {
         key: variable("matrix", [each[key] for each in found], what)
         for key, what in COLUMNS.items()
     }
-    gaussian = np.array([gaussian_effective_rank(*shape) for shape in shapes])
-    data["effective_rank_gaussian"] = variable(
-        "matrix", gaussian, "effective rank of a Gaussian matrix of the same shape"
-    )
-    data["effective_rank_ratio"] = variable(
-        "matrix", data["effective_rank"].values / gaussian, "effective rank over its Gaussian"
-    )
-    share = data["effective_rank"].values / np.min(shapes, axis=1)  # PER of Diehl Martinez et al.
-    data["proportional_effective_rank"] = variable(
-        "matrix", share, "effective rank over the short side"
-    )
     scaled = [
         gaussian_spectra(*shape) * np.linalg.norm(sigma)
         for shape, sigma in zip(shapes, sigmas, strict=True)
@@ -94,13 +91,14 @@ def effective_rank(model: Network) -> xr.Dataset:
         size = max(map(len, curves))
         filled = [np.pad(each, (0, size - len(each)), constant_values=np.nan) for each in curves]
         data[name] = variable(("matrix", "singular"), np.array(filled, dtype=np.float32), what)
-    coords = {
+    where = {
         "matrix": [matrix.name for matrix in matrices],
-        "block": ("matrix", [matrix.block for matrix in matrices]),
-        "role": ("matrix", [matrix.role for matrix in matrices]),
-        "rows": ("matrix", [rows for rows, _ in shapes]),
-        "columns": ("matrix", [columns for _, columns in shapes]),
+        "block": [matrix.block for matrix in matrices],
+        "role": [matrix.role for matrix in matrices],
+        "rows": [rows for rows, _ in shapes],
+        "columns": [columns for _, columns in shapes],
     }
+    coords = {name: ("matrix", values) for name, values in where.items()}
     return check(xr.Dataset(data, coords=coords))
 
 

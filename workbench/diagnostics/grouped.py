@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workbench.result import variable
+from workbench.result import grouped_ratio, variable
 
 BUCKETS = 64  # groups share one where there are more: the error stays honest, memory bounded
 Index = tuple[int | slice, ...]
@@ -47,13 +47,7 @@ class GroupedMeans:
 
         A mean of nothing is NaN, and so is the error where all values are of one group.
         """
-        total, count = self._sums
-        filled = (count > 0).sum(axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = total.sum(axis=0) / self.count
-            factor = np.where(filled > 1, filled / (filled - 1), np.nan)
-            spread = np.sqrt(factor * np.square(total - mean * count).sum(axis=0))
-            error = spread / self.count
+        mean, error = grouped_ratio(*np.moveaxis(self._sums, 1, -1))
         found = {}
         for at, (name, what) in enumerate(self.measures.items()):
             found[name] = variable(dims, mean[at], what)

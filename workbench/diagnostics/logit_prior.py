@@ -25,7 +25,6 @@ from workbench.diagnostics.branch import (
 )
 from workbench.diagnostics.margin import RIVALS, Split, margin_split, rival_ids, verdicts
 from workbench.diagnostics.prediction import sample_states
-from workbench.diagnostics.prediction import text_states as text_states
 from workbench.diagnostics.routing_risk import pressure
 from workbench.diagnostics.sample import Diagnostic, Sample
 from workbench.folder import InputError, nearest

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import compress
 from typing import Any
 
@@ -22,13 +22,6 @@ TYPED = "typed prompt"
 ARRAYS, TUPLES = ("hidden", "scores", "target", "predicted"), ("records", "contexts")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChosenStates(BranchStates):
-    """States of a chosen set, with what the model was given."""
-
-    contexts: tuple[tuple[int, ...], ...]  # ids up to each prediction
-
-
 def chosen_states(
     sample: Sample,
     *,
@@ -37,7 +30,7 @@ def chosen_states(
     offsets: ArrayLike | None = None,
     prompt: str = "",
     target: str = "",
-) -> ChosenStates:
+) -> BranchStates:
     """Run the model where a set of predictions is made; without a choice, on `sample_states`.
 
     Parameters
@@ -56,7 +49,7 @@ def chosen_states(
 
     Returns
     -------
-    ChosenStates
+    BranchStates
         At most `RECORDS` of running text, drawn with a fixed seed.
 
     Raises
@@ -83,7 +76,7 @@ def chosen_states(
     return states
 
 
-def sample_states(sample: Sample) -> ChosenStates:
+def sample_states(sample: Sample) -> BranchStates:
     """Take the records of a world's profiles at their branch, or predictions of running text."""
     world, tokenizer, length = sample.data.corpus.world, sample.tokenizer, sample.sequence_length
     if world is None:
@@ -94,13 +87,13 @@ def sample_states(sample: Sample) -> ChosenStates:
     return _run(sample, records, contexts, np.concatenate([each.targets for each in found]))
 
 
-def text_states(sample: Sample, *, n_record: int = RECORDS) -> ChosenStates:
+def text_states(sample: Sample, *, n_record: int = RECORDS) -> BranchStates:
     """Take predictions spread over the validation text; their profile is the target's class."""
     late = min(EARLIEST, sample.sequence_length - 1)
     return token_states(sample, sample.cut.offsets[:, late:], n_record=n_record)
 
 
-def token_states(sample: Sample, offsets: ArrayLike, *, n_record: int = RECORDS) -> ChosenStates:
+def token_states(sample: Sample, offsets: ArrayLike, *, n_record: int = RECORDS) -> BranchStates:
     """Take the predictions of targets at `offsets` of the validation split, or a draw of them."""
     tokenizer, cut = sample.tokenizer, sample.cut
     eligible = np.argwhere((cut.targets != IGNORED) & np.isin(cut.offsets, offsets))
@@ -130,16 +123,15 @@ def _run(
     records: Sequence[Record],
     contexts: Sequence[Sequence[int]],
     targets: NDArray[np.int64],
-) -> ChosenStates:
-    """Run the model on contexts, and keep them."""
-    pieces, kept = sample.tokenizer.pieces, tuple(map(tuple, contexts))
-    states = states_at(
+) -> BranchStates:
+    """Run the model on contexts."""
+    pieces = sample.tokenizer.pieces
+    return states_at(
         sample.model, records=records, contexts=contexts, targets=targets, pieces=pieces
     )
-    return ChosenStates(**vars(states), contexts=kept)
 
 
-def _typed(sample: Sample, prompt: str, target: str) -> ChosenStates:
+def _typed(sample: Sample, prompt: str, target: str) -> BranchStates:
     """Take the prediction after a typed prompt."""
     word = f" {target.strip()}"
     record = Record(id=TYPED, prompt=prompt, target=word, profile=TYPED, source="typed")

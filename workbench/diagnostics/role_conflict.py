@@ -39,26 +39,20 @@ def role_conflict(model: Network, rows: Rows) -> xr.Dataset:
     scored = (rows.targets >= 0).sum(dim=-1).cpu().numpy()
     first = np.minimum(np.cumsum(scored) - scored, len(rows.group) - 1)
     fold = rows.group[first] % FOLDS  # of each row
-    parts = torch.stack(
-        [
-            _gradients(model, rows.inputs[fold == each], rows.targets[fold == each])
-            for each in np.unique(fold)
-        ]
-    )  # (F, 2, V, C)
+    chosen = [fold == each for each in np.unique(fold)]
+    folds = [_gradients(model, rows.inputs[at], rows.targets[at]) for at in chosen]
+    parts = torch.stack(folds)  # (F, 2, V, C)
     whole = parts.sum(dim=0)
     without = [_cosine(whole - part) for part in parts] if len(parts) > 1 else [np.nan]
     norms = whole.norm(dim=-1) / scored.sum()
     shares = whole.norm(dim=(1, 2)) / whole.norm(dim=(1, 2)).sum()
     error = np.std(without) * np.sqrt(len(without) - 1) if len(parts) > 1 else np.nan
+    by_token = (whole[0] * whole[1]).sum(-1) / whole.norm(dim=-1).prod(0)
     data = {
         "cosine": variable((), _cosine(whole), "cosine of the gradients as embedding and as head"),
         "cosine_standard_error": variable((), error, "standard error of cosine"),
         "embedding_share": variable((), float(shares[0]), "share of the embedding in the norms"),
-        "token_cosine": variable(
-            "vocabulary",
-            (whole[0] * whole[1]).sum(-1) / whole.norm(dim=-1).prod(0),
-            "cosine of a token",
-        ),
+        "token_cosine": variable("vocabulary", by_token, "cosine of a token"),
     }
     for role, norm in zip(("embedding", "head"), norms, strict=True):
         told = f"norm of a token's gradient as {role}"
@@ -70,12 +64,8 @@ def _gradients(model: Network, inputs: Tensor, targets: Tensor) -> Tensor:
     """Return the gradients of the summed loss as embedding and as head, (2, V, C) float64."""
     hidden = model.hidden(inputs)
     cut = hidden.detach().requires_grad_()
-    loss = F.cross_entropy(
-        model.head(cut).float().flatten(0, 1),
-        targets.flatten(),
-        ignore_index=IGNORED,
-        reduction="sum",
-    )
+    logits = model.head(cut).float().flatten(0, 1)
+    loss = F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, reduction="sum")
     weight = model.head_weight
     as_head, above = torch.autograd.grad(loss, (weight, cut))
     (as_embedding,) = torch.autograd.grad(hidden, weight, above)

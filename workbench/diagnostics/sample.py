@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from workbench.diagnostics.sweep import Reducer
 from workbench.evaluation import Checkpoints, OpenRun, token_table
 from workbench.folder import InputError
 from workbench.model import Network
+from workbench.quantization import Codes, open_artifact
 from workbench.result import grouped_ratio
 from workbench.text import IGNORED, Data, Tokenizer, Windows, class_scheme, classify, windows
 
@@ -104,6 +106,7 @@ class Sample:
     limit: int | None = None  # tokens scored at most
     step: int = 0  # updates the model has had
     checkpoints: Mapping[int, Network] = field(default_factory=dict)  # kept ones, by step
+    artifact: Path | None = None  # file of the model, quantised
 
     @property
     def history(self) -> Mapping[int, Network]:
@@ -114,6 +117,12 @@ class Sample:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of model and text."""
         return self.data.tokenizer
+
+    @cached_property
+    def quantized(self) -> tuple[Network, Mapping[str, Codes | Tensor]]:
+        """The artifact as a network, and what its weights are made of; see `open_artifact`."""
+        assert self.artifact is not None, "asked of a sample without an artifact"
+        return open_artifact(self.artifact)
 
     @cached_property
     def table(self) -> xr.Dataset:
@@ -230,6 +239,7 @@ def sample(
             limit=tokens,
             step=int(model.record["steps_done"]),
             checkpoints=Checkpoints(model),
+            artifact=_artifact(model),
         )
     if not isinstance(corpus, Data):
         raise InputError(
@@ -241,6 +251,14 @@ def sample(
     length = sequence_length or min(256, getattr(model, "longest", 256))
     data = _covering(corpus, model.config.vocab_size)
     return Sample(model=model, data=data, sequence_length=length, limit=tokens)
+
+
+def _artifact(run: OpenRun) -> Path | None:
+    """Return the artifact of a run, if it was made of the weights that the run has."""
+    path, record = run.folder.path / "artifact.wba", run.record
+    made = (record.get("artifacts") or {}).get(record.get("artifact"), {})
+    fresh = made.get("weights") in (None, run.folder.weights())
+    return path if fresh and path.exists() else None
 
 
 def _covering(data: Data, n_id: int) -> Data:

@@ -52,19 +52,14 @@ def self_test(
     found["classes_sum_to_total"] = _class_sums(table)
     found["bytes_are_exact"] = _bytes(tokens, tokenizer)
     found["targets_scored_once"] = _scored_once(tokens, sequence_length)
-    value = np.array([each[1] for each in found.values()])
-    limits = np.array([each[2] for each in found.values()])
-    return check(
-        xr.Dataset(
-            {
-                "value": variable("check", value, "measured value"),
-                "limit": variable("check", limits, "largest value that passes"),
-                "passed": variable("check", value <= limits, "passed"),
-                "meaning": variable("check", [each[0] for each in found.values()], "meaning"),
-            },
-            coords={"check": list(found)},
-        )
-    )
+    meaning, value, most = (np.array(each) for each in zip(*found.values(), strict=True))
+    data = {
+        "value": variable("check", value, "measured value"),
+        "limit": variable("check", most, "largest value that passes"),
+        "passed": variable("check", value <= most, "passed"),
+        "meaning": variable("check", meaning, "meaning"),
+    }
+    return check(xr.Dataset(data, coords={"check": list(found)}))
 
 
 def _causality(model: Network, ids: torch.Tensor) -> Check:
@@ -72,14 +67,11 @@ def _causality(model: Network, ids: torch.Tensor) -> Check:
     middle = ids.shape[1] // 2
     flipped = ids.clone()
     flipped[:, middle] = (flipped[:, middle] + 1) % model.config.vocab_size
-    change = (model(ids) - model(flipped)).abs()
-    before = float(change[:, :middle].max()) if middle else 0.0
-    reached = float(change[:, middle:].max())  # a model that ignores its input proves nothing
-    return (
-        "largest change of a logit before a flipped token",
-        before if reached > 0 else np.nan,
-        1e-5,
-    )
+    changes = (model(ids) - model(flipped)).abs()
+    before = float(changes[:, :middle].max()) if middle else 0.0
+    reached = float(changes[:, middle:].max())  # a model that ignores its input proves nothing
+    change = before if reached > 0 else np.nan
+    return "largest change of a logit before a flipped token", change, 1e-5
 
 
 def _batch_invariance(model: Network, ids: torch.Tensor) -> Check:

@@ -64,8 +64,9 @@ def _remedy(folder: RunFolder, record: Mapping[str, Any]) -> str:
         return "Wait for it to finish."
     if record.get("origin") == "watched":
         live = "diagnose(m, data) takes a Network m, or foreign.adapt(m) of a transformers model m"
+        weights = "safetensors.torch.load_model(m, checkpoint) puts a kept step into it"
         others = "Save weights of another architecture in a format that `import` reads."
-        return f"Probe the live model: {live}. {others}"
+        return f"Probe the live model: {live}, or of a plain one; {weights}. {others}"
     kept = sorted(folder.checkpoints.glob("step-*.safetensors"))
     again = "Train again with --replace"
     return f"{again}, or begin from -p initial_state {kept[-1]}." if kept else f"{again}."

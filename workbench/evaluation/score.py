@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from workbench.folder import InputError
-from workbench.result import check, variable
+from workbench.result import check, grouped_ratio, variable
 from workbench.text import (
     IGNORED,
     TOKEN_CLASSES,
@@ -284,15 +284,11 @@ def ratio_error(
     float or None
         None when there are fewer than two groups.
 
-    References
-    ----------
-    .. [1] Cochran, Sampling Techniques, 1977, section 6.4 (ratio estimators).
+    See Also
+    --------
+    workbench.result.grouped_ratio : the formula.
     """
     _, index = np.unique(group, return_inverse=True)
-    n_group = int(index.max()) + 1
-    if n_group < 2:
-        return None
-    ratio = numerator.sum() / denominator.sum()
-    residual = np.bincount(index, weights=numerator - ratio * denominator)
-    spread = np.sqrt(n_group / (n_group - 1) * np.square(residual).sum())
-    return float(spread / denominator.sum())
+    sums = [np.bincount(index, each).astype(np.float64) for each in (numerator, denominator)]
+    error = float(grouped_ratio(*sums)[1])
+    return None if np.isnan(error) else error

@@ -6,6 +6,7 @@ from workbench.explore.intervention import intervention
 from workbench.explore.logit_prior import logit_prior
 from workbench.explore.panel import Panel
 from workbench.explore.pin import pin
+from workbench.explore.quantization import quantization
 from workbench.explore.routing_audit import routing_audit
 from workbench.explore.subject import Subject
 from workbench.explore.token_loss import token_loss
@@ -20,6 +21,7 @@ __all__ = [
     "intervention",
     "logit_prior",
     "pin",
+    "quantization",
     "routing_audit",
     "token_loss",
     "value_residual",

@@ -88,7 +88,6 @@ class _Views:
             if "singular_value" not in subject.group("effective_rank"):
                 del subject._groups["effective_rank"]  # saved before spectra were: measure anew
         self.evidence = {name: _evidence(each) for name, each in self.subjects.items()}
-        self.base = cache(lambda name: self._sample(name).rows.losses(self._sample(name).model))
         self.one_cut = cache(self._one_cut)
         self.tried: dict[str, set[int]] = {}  # ranks by matrix
 
@@ -147,14 +146,8 @@ class _Views:
         """Truncate a matrix to one rank."""
         from workbench import diagnostics
 
-        sample = self._sample(name)
-        return diagnostics.truncation(
-            sample.model, sample.rows, matrix=matrix, ranks=[rank], base=self.base(name)
-        )
-
-    def _sample(self, name: str) -> Any:
-        """Open a run on its text."""
-        return self.subjects[name].sample
+        of = self.subjects[name].trial
+        return diagnostics.truncation(of.model, of.rows, matrix=matrix, ranks=[rank], base=of.base)
 
     def _whole(self, show: str) -> xr.Dataset:
         """Return the evidence of a run, or of the first of two."""

@@ -84,7 +84,7 @@ class Panel(widgets.VBox):
         unknown = set().union(*self._needs) - set(self.controls)
         if unknown:
             raise ValueError(f"views ask for {sorted(unknown)}, the controls are {list(controls)}")
-        self._views: list[View | None] = [draw(**self._chosen(draw)) for draw in self._drawings]
+        self._views = self._drawn(self.selection)
         self._stale: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._message = widgets.HTML()
@@ -135,9 +135,7 @@ class Panel(widgets.VBox):
         """
         if unknown := chosen.keys() - self.controls.keys():
             raise ValueError(f"no control {sorted(unknown)}, there are {list(self.controls)}")
-        selection = self.selection | chosen
-        asked = zip(self._drawings, self._needs, strict=True)
-        drawn = [draw(**{name: selection[name] for name in needs}) for draw, needs in asked]
+        drawn = self._drawn(self.selection | chosen)
         return [view for view in drawn if view is not None]
 
     @property
@@ -149,9 +147,13 @@ class Panel(widgets.VBox):
         """Return the library calls that give the numbers of the views."""
         return "\n".join(dict.fromkeys(view.code for view in self.views if view.code))
 
-    def _chosen(self, draw: Drawing) -> dict[str, Any]:
-        """Pick from the selection what a view asks for."""
-        return {name: self.controls[name].value for name in inspect.signature(draw).parameters}
+    def _drawn(self, selection: Mapping[str, Any]) -> list[View | None]:
+        """Draw every view of a selection."""
+        return [self._draw(at, selection) for at in range(len(self._drawings))]
+
+    def _draw(self, at: int, selection: Mapping[str, Any]) -> View | None:
+        """Draw one view with what it asks for."""
+        return self._drawings[at](**{name: selection[name] for name in self._needs[at]})
 
     def _request(self, name: str) -> None:
         """Ask for a redraw soon, or at once where no event loop runs."""
@@ -172,7 +174,7 @@ class Panel(widgets.VBox):
         for at, needs in enumerate(self._needs):
             if needs & changed:
                 try:
-                    self._views[at] = self._drawings[at](**self._chosen(self._drawings[at]))
+                    self._views[at] = self._draw(at, self.selection)
                     self._show(at, self._views[at])
                 except Exception as error:
                     self._views[at] = None  # an old figure would contradict the controls

@@ -26,6 +26,13 @@ class Subject:
 
         return diagnostics.sample(evaluation.open_run(self.folder.path))
 
+    @cached_property
+    def trial(self) -> Any:
+        """The model beside the rows that it is changed on."""
+        from workbench import diagnostics
+
+        return diagnostics.trial(self.sample)
+
     def _look(self, name: str) -> None:
         """Read a group of the saved diagnosis; all of them would take a second."""
         self._looked.add(name)

@@ -52,18 +52,13 @@ def value_residual(run: str, other: str = "") -> Panel:
         return lambda show: runs.view(show, one, reading=told, subtract=_difference)
 
     @cache
-    def trial(name: str) -> Any:
-        from workbench import diagnostics
-
-        return diagnostics.trial(subjects[name].sample)
-
-    @cache
     def curve(name: str, visit: int, mix: float | None = None) -> xr.Dataset:
         from workbench import diagnostics
 
+        trial = subjects[name].trial
         if mix is None:
-            return diagnostics.alpha_curve(trial(name), visit)
-        return diagnostics.mix_cost(trial(name), visit=visit, mix=mix)
+            return diagnostics.alpha_curve(trial, visit)
+        return diagnostics.mix_cost(trial, visit=visit, mix=mix)
 
     def loss(show: str, visit: int, mix: float) -> View | None:
         def one(name: str) -> View:

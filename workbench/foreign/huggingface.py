@@ -19,11 +19,13 @@ from workbench.folder import InputError, read_json, replacing, write_json
 from workbench.foreign.huggingface_config import (
     ArchMismatch,
     Claims,
+    architecture_of,
     claims,
+    family_of,
     problem,
     to_huggingface,
 )
-from workbench.foreign.loaded import Foreign
+from workbench.foreign.loaded import CHECK, LAYERS, Foreign, check_file, check_length
 from workbench.model.checkpoint import assemble, read_header, read_tensor, sha256, state
 from workbench.model.network import Network
 from workbench.text import Tokenizer
@@ -100,13 +102,18 @@ def read_huggingface(
         that are read.
     """
     path = Path(path)
+    check_length(path, sequence_length)
     folder = path.parent if path.is_file() else path
-    config = read_json(folder / "config.json")
+    config = _json(folder / "config.json")
     if not isinstance(config, dict):
         found = type(config).__name__
         raise ArchMismatch(folder, [problem("arch-config", "config.json", "an object", found)])
-    whole = _stored(folder)
-    files = _files(path, whole)
+    try:
+        whole = _stored(folder)
+    except ArchMismatch as error:  # the files say nothing of it
+        error.hf_architecture = architecture_of(config)
+        raise
+    files = _files(folder, whole, named=path)
     stated = config.get("max_position_embeddings")
     stated = stated if isinstance(stated, int) and stated > 0 else None
     stored = {name: each for name, each in whole.items() if not name.endswith(BUFFER)}
@@ -116,12 +123,12 @@ def read_huggingface(
     problems += _against(said, stored)
     if problems:
         about = {"family_expected": said.family, "hf_architecture": said.hf_architecture}
-        raise ArchMismatch(folder, problems, **about)
+        raise ArchMismatch(folder, problems, family_found=family_of(stored), **about)
     with torch.device("meta"):
         named = {ours: foreign_name(ours) for ours in state(Network(said.model_config()))}
     tensors = {n: read_tensor(stored[at].path, at, dtype=dtype) for n, at in named.items()}
     origin = "given" if sequence_length else "config.json" if stated else "not stated"
-    beside = [folder / name for name in TOKENIZERS if (folder / name).exists()]
+    beside = [folder / name for name in TOKENIZERS if (folder / name).is_file()]
     return Foreign(
         network=assemble(said.model_config(), tensors).eval(),
         format="huggingface",
@@ -139,15 +146,14 @@ def read_huggingface(
     )
 
 
-def _files(path: Path, stored: Mapping[str, Any]) -> set[Path]:
+def _files(folder: Path, stored: Mapping[str, Stored], *, named: Path) -> set[Path]:
     """List the files that are read; refuse to be given any other one."""
-    folder = path.parent if path.is_file() else path
     files = {folder / "config.json", *(each.path for each in stored.values())}
     read = files if folder / SINGLE in files else files | {folder / INDEX}
-    if path.is_file() and path not in read:
+    if named.is_file() and named not in read:
         wanted = f"one of {', '.join(sorted(each.name for each in read))}"
         remedy = "Name the folder, or move this file to one of its own."
-        raise InputError(path, expected=wanted, found="a file beside them", remedy=remedy)
+        raise InputError(named, expected=wanted, found="a file beside them", remedy=remedy)
     return files
 
 
@@ -182,6 +188,7 @@ def write_huggingface(
     config = to_huggingface(model.config)
     config["dtype"] = str(model.head_weight.dtype).removeprefix("torch.")
     config |= {"max_position_embeddings": sequence_length} if sequence_length else {}
+    # Without a word transformers takes an end for granted that this model may not have.
     config |= {"bos_token_id": tokenizer and tokenizer.bos, "eos_token_id": None}
     config |= {name: each for name, each in (special_ids or {}).items() if each is not None}
     tensors = {foreign_name(n): t.detach().cpu().contiguous() for n, t in state(model).items()}
@@ -209,22 +216,24 @@ def foreign_name(name: str) -> str:
 
 def _stored(folder: Path) -> dict[str, Stored]:
     """List the tensors of a folder from the headers of its files, which must fit the index."""
-    if (folder / SINGLE).exists():
+    if (folder / SINGLE).is_file():
         return _header(folder / SINGLE)
     if not (folder / INDEX).exists():
         others = ", ".join(sorted(each.name for each in folder.glob("*.bin"))) or "no weights"
         raise ArchMismatch(folder, [problem("weights-missing", SINGLE, "safetensors", others)])
-    index = read_json(folder / INDEX)
+    index = _json(folder / INDEX)
     mapped = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(mapped, dict) or not all(isinstance(s, str) for s in mapped.values()):
         raise ArchMismatch(folder, [problem("shard-index", INDEX, "a weight_map", "none")])
     shards = sorted(set(mapped.values()))
     odd = [each for each in shards if Path(each).name != each or "\\" in each]
     problems = [problem("shard-escape", "weight_map", "a name in the folder", s) for s in odd]
-    lost = [each for each in shards if each not in odd and not (folder / each).is_file()]
+    there = {each.name for each in folder.iterdir() if each.is_file()}
+    lost = [each for each in shards if each not in there and each not in odd]
     problems += [problem("shard-missing", each, "a file", "none") for each in lost]
+    family = family_of(mapped)
     if problems:
-        raise ArchMismatch(folder, problems)
+        raise ArchMismatch(folder, problems, family_found=family)
     headers = {shard: _header(folder / shard) for shard in shards}
     problems = [
         problem("shard-absent", name, f"in {shard}", "not there")
@@ -244,8 +253,17 @@ def _stored(folder: Path) -> dict[str, Stored]:
     if declared != size and all(each.dtype in SIZES for each in every):
         problems.append(problem("shard-size", "total_size", size, declared))
     if problems:
-        raise ArchMismatch(folder, problems)
+        raise ArchMismatch(folder, problems, family_found=family)
     return dict(chain.from_iterable(header.items() for header in headers.values()))
+
+
+def _json(path: Path) -> Any:
+    """Read a JSON file of a checkpoint."""
+    try:
+        check_file(path)
+        return read_json(path)
+    except OSError as error:
+        raise InputError(path, expected="a JSON file", found=f"{error}", remedy=CHECK) from error
 
 
 def _header(path: Path) -> dict[str, Stored]:
@@ -271,6 +289,8 @@ def _special(ids: Mapping[str, Any], vocab_size: Any) -> list[dict[str, Any]]:
 def _against(said: Claims, stored: Mapping[str, Stored]) -> list[dict[str, Any]]:
     """List everything in which the tensors differ from what the metadata says."""
     layers = {name.split(".")[2] for name in stored if name.startswith("model.layers.")}
+    if len(layers) > LAYERS:
+        return [problem("arch-tensor", "layers", f"at most {LAYERS}", len(layers))]
     within = f"model.layers.{min(layers, default=0)}"
     telling = [EMBEDDING] + [f"{within}.{NAMES[each]}.weight" for each in SHAPED]
     lacking = [n for n in telling if n not in stored or len(stored[n].shape) != 2]

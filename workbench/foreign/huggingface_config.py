@@ -164,7 +164,7 @@ def claims(
         problem("arch-003", key, "a value", "nothing") for key in FIELDS if key not in values
     ]
     for key in values.keys() - DEFAULTS.keys():
-        if not isinstance(values[key], int | None):
+        if type(values[key]) not in (int, type(None)):  # nor true, which counts as 1
             problems.append(problem("arch-config", key, "a whole number", values[key]))
     bases = [] if odd else [one["rope_theta"] for one in (config, *ropes) if one.get("rope_theta")]
     if any(each != bases[0] for each in bases):
@@ -192,10 +192,15 @@ def family_of(names: Iterable[str]) -> str:
     return next(found, "unknown")
 
 
+def architecture_of(config: Mapping[str, Any]) -> str:
+    """Name the class that metadata says a checkpoint is of; empty where it says none."""
+    classes = config.get("architectures")
+    return str(classes[0]) if isinstance(classes, list) and classes else ""
+
+
 def _kind(config: Mapping[str, Any], by_name: str, where: object) -> tuple[str, str]:
     """Return the kind of model, a key of `FAMILIES`, and the class that metadata names."""
-    classes = config.get("architectures")
-    architecture = str(classes[0]) if isinstance(classes, list) and classes else ""
+    architecture = architecture_of(config)
     stated = str(config.get("model_type") or "")
     sizes = [f"{k} {config.get(k)}" for k in ("hidden_size", "num_hidden_layers", "vocab_size")]
     raw = f"metadata '{architecture} {stated}' ({', '.join(sizes)})"

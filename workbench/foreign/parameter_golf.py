@@ -5,12 +5,14 @@ from the log beside the file, else from the official defaults, and marked as ass
 """
 
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from pickletools import genops
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from workbench.folder import InputError, replacing
 from workbench.foreign import parameter_golf_log
-from workbench.foreign.loaded import Foreign
+from workbench.foreign.loaded import CHECK, LAYERS, Foreign, check_file, check_length
 from workbench.foreign.parameter_golf_int8 import dequantize, quantize
 from workbench.model.checkpoint import assemble, config_from_state, sha256, state
 from workbench.model.config import ModelConfig, preset, to_json
@@ -38,7 +40,11 @@ LOGS = ("*.log", "*.txt", "logs/*")
 TOKENIZERS = ("*.model", "data/*.model", "data/tokenizers/*.model")
 SHARDS = ("*_val_000000.bin", "data/*_val_000000.bin", "data/datasets/*/*_val_000000.bin")
 PACKED_BYTES, FILE_BYTES = 2**28, 2**31  # at most read of weights
-TEXT_CHARACTERS = 2**26  # at most read of a log
+PICKLE_BYTES = 2**22  # at most read of their names and shapes
+NAMED = re.compile(  # all that the pickle of a dict of tensors calls
+    r"collections OrderedDict|torch \w+Storage|torch\._utils _rebuild_(tensor_v2|parameter)"
+)
+TEXT_CHARACTERS = 2**23  # at most read of a log
 # A network at its start is mostly zeros, so a small file may inflate at any ratio.
 INFLATED_BYTES, INFLATED_RATIO = 2**26, 32
 
@@ -81,13 +87,16 @@ def read_parameter_golf(
         several files may belong to it.
     """
     path = Path(path)
+    check_length(path, overrides.get("sequence_length"))
     with _reading(path):
         tensors = _tensors(path)
         size = sum(tensor.numel() for tensor in tensors.values())
         shape = to_json(config_from_state(tensors))
-        if shape["n_layer"] > len(tensors):  # before so many blocks are made, be it without data
+        if shape["n_layer"] > min(len(tensors), LAYERS):
             raise ValueError(f"{len(tensors)} tensors for {shape['n_layer']} blocks")
     log = log or _beside(path, LOGS, "log", lambda each: _n_parameter(each) == size)
+    if log:
+        check_file(Path(log))
     text = _text(Path(log)) if log else ""
     told = {name: parameter_golf_log.setting(text, *UNTOLD[name]) for name in UNTOLD}
     values = {name: value for name, (value, _) in told.items()} | overrides
@@ -96,8 +105,8 @@ def read_parameter_golf(
             found, remedy = f"another value of {name}", f"Give it: -p {name} VALUE."
             raise InputError(log, expected="a positive number", found=found, remedy=remedy)
     length = int(values.pop("sequence_length"))
-    config = preset("baseline", **{**shape, **values})
     with _reading(path):
+        config = preset("baseline", **{**shape, **values})
         network = assemble(config, tensors).to(dtype).eval()
     fits = partial(_has_ids, config.vocab_size)
     tokenizer = tokenizer or _beside(path, TOKENIZERS, "tokenizer", fits)
@@ -124,7 +133,7 @@ def read_parameter_golf(
 
 def _has_ids(count: int, path: Path) -> bool:
     """Tell whether a tokenizer has so many ids."""
-    return load_tokenizer(path).vocab_size == count
+    return path.is_file() and load_tokenizer(path).vocab_size == count
 
 
 @contextmanager
@@ -132,24 +141,19 @@ def _reading(path: Path, what: str = "weights as the official script saves them"
     """Turn every way in which a damaged file fails into one."""
     try:
         yield
-    except InputError:
-        raise
+    except InputError as error:  # which may not know the file
+        found = error.found if error.where == str(path) else f"{error.where} with {error.found}"
+        raise InputError(path, expected=error.expected, found=found, remedy=error.remedy) from error
     except Exception as error:  # the readers meet damage with nearly any exception
-        raise InputError(
-            path,
-            expected=what,
-            found=getattr(error, "strerror", None)
-            or (f"{error}" or type(error).__name__).partition("\n")[0][:200],
-            remedy="Check the path, or copy the file again; pickled code is never loaded.",
-        ) from error
+        found = getattr(error, "strerror", None) or f"{error}" or type(error).__name__
+        found = found.partition("\n")[0][:200]
+        raise InputError(path, expected=what, found=found, remedy=CHECK) from error
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     """Load a state dict or an int8 payload, none larger than it looks."""
     is_packed = path.suffix == ".ptz"
-    size, limit = path.stat().st_size, PACKED_BYTES if is_packed else FILE_BYTES
-    if size > limit:
-        raise ValueError(f"{size:,} bytes, more than {limit:,}")
+    check_file(path, most=PACKED_BYTES if is_packed else FILE_BYTES)
     raw = path.read_bytes()
     if is_packed:
         engine, packed = zlib.decompressobj(), raw
@@ -157,10 +161,18 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         if not engine.eof or engine.unused_data:
             raise ValueError("a compressed stream that is truncated, too large, or not alone")
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        if sum(member.file_size for member in archive.infolist()) > len(raw):
-            raise ValueError("members larger than the file")
+        # What stands before an archive PyTorch would read in its place.
+        if sum(m.file_size for m in archive.infolist()) > len(raw) or not raw.startswith(b"PK"):
+            raise ValueError("members larger than the file, or not at its beginning")
         if broken := archive.testzip():  # PyTorch does not look at checksums
             raise ValueError(f"{broken} with a wrong checksum")
+        (pickled,) = (each for each in archive.infolist() if each.filename.endswith("/data.pkl"))
+        if pickled.file_size > PICKLE_BYTES:
+            raise ValueError(f"{pickled.file_size:,} bytes of names, more than {PICKLE_BYTES:,}")
+        calls = genops(archive.read(pickled))
+        named = {str(what) for code, what, _ in calls if code.name == "GLOBAL"}
+        if odd := {each for each in named if not NAMED.fullmatch(each)}:
+            raise ValueError(f"{min(odd)}, which is no part of a tensor")  # it may allocate
     found = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     groups = [each for each in found.values() if isinstance(each, dict)] if is_packed else [found]
     tensors = [each for group in groups for each in group.values() if isinstance(each, Tensor)]

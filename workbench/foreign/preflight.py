@@ -17,6 +17,7 @@ def preflight_tokenizer(
     *,
     from_scratch: bool = False,
     model_path: object = "model",
+    tokenizer_path: object = "",
 ) -> dict[str, Any]:
     """Compare the ids that a tokenizer can produce with the embedding rows of a model.
 
@@ -27,8 +28,8 @@ def preflight_tokenizer(
     config : ModelConfig
     from_scratch : bool
         Then the sizes must be equal; a loaded checkpoint may reserve rows.
-    model_path : object
-        What a message names the model by.
+    model_path, tokenizer_path : object
+        What a message names them by; a `tokenizer` that is a path names itself.
 
     Returns
     -------
@@ -48,8 +49,8 @@ def preflight_tokenizer(
     if size > rows or (from_scratch and size != rows):
         rule, most = ("arch-006", "exactly") if from_scratch else ("arch-010", "at most")
         expected = f"{most} {rows} rows of {model_path} ({mode})"
-        where = tokenizer if isinstance(tokenizer, Path) else f"tokenizer ({loaded.kind})"
-        raise ArchMismatch(where, [problem(rule, "tokenizer size", expected, size)])
+        own = tokenizer if isinstance(tokenizer, Path) else f"tokenizer ({loaded.kind})"
+        raise ArchMismatch(tokenizer_path or own, [problem(rule, "tokenizer size", expected, size)])
     idle = rows - size
     note = f"{idle} of {rows} embedding rows have no token: is this the tokenizer of the model?"
     return {

@@ -14,7 +14,7 @@ from workbench.folder import InputError, find_run, read_json, replacing, write_j
 from workbench.model.config import ModelConfig, from_json, preset, to_json
 from workbench.model.network import Network, new_network
 
-READ_AT_ONCE = 2**22  # numbers
+READ_AT_ONCE = 2**20  # numbers
 
 
 def save_state(model: Network, path: Path) -> None:
@@ -46,10 +46,11 @@ def load_model(folder: Path, *, weights: Path | None = None) -> Network:
         Other weights of the same configuration, such as a kept checkpoint.
     """
     config = from_json(read_json(folder / "model.json"))
-    return assemble(config, read_state(weights or folder / "model.safetensors")).float().eval()
+    path = weights or folder / "model.safetensors"
+    return assemble(config, read_state(path, dtype=torch.float32)).eval()
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path, *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Read named tensors from ``.safetensors`` or from a ``.pt`` that holds nothing but tensors.
 
     Raises
@@ -62,7 +63,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise InputError(path, expected="a weights file", found="no file", remedy="Check the path.")
     try:
         if path.suffix == ".safetensors":
-            return {name: read_tensor(path, name) for name in read_header(path)}
+            return {name: read_tensor(path, name, dtype=dtype) for name in read_header(path)}
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers meet damage with nearly any exception
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
@@ -99,7 +100,8 @@ def read_tensor(path: Path, name: str, *, dtype: torch.dtype | None = None) -> T
     """Read one tensor into memory of its own."""
     with safe_open(path, "pt") as file:
         mapped = file.get_tensor(name)
-        own = torch.empty(mapped.shape, dtype=dtype or mapped.dtype)
+        wanted = dtype if mapped.is_floating_point() else None  # integers are no weights
+        own = torch.empty(mapped.shape, dtype=wanted or mapped.dtype)
     flat = own.view(-1)
     for first in range(0, len(flat), READ_AT_ONCE):
         # What is read of a mapped file stays in memory until the mapping ends: one mapping a part.

@@ -15,6 +15,7 @@ from workbench.plots.logit_prior import logit_prior
 from workbench.plots.mixing import mixing
 from workbench.plots.page import Part, Section, page
 from workbench.plots.profile_targets import profile_targets
+from workbench.plots.quantization import frontier, quantization, survival
 from workbench.plots.rank_corners import rank_corners
 from workbench.plots.routing_audit import routing_audit
 from workbench.plots.routing_records import routing_records
@@ -42,6 +43,7 @@ __all__ = [
     "damping",
     "effective_rank",
     "embedding",
+    "frontier",
     "intervention",
     "intervention_curve",
     "join_runs",
@@ -52,11 +54,13 @@ __all__ = [
     "parts",
     "position_loss",
     "profile_targets",
+    "quantization",
     "rank_corners",
     "residual",
     "routing_audit",
     "routing_records",
     "spectrum",
+    "survival",
     "text_strip",
     "token_loss",
     "training",

@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from workbench.plots.style import DIVERGING, INK, axis_title, hover, rounded, styled
+from workbench.plots.style import DIVERGING, INK, axis_title, hover, rounded, styled, word_cells
 from workbench.readings.ablation import ablated_cells, alike
 
 MARKS = {"free": "<br>free", "harmful": "<br>harms", "unjudged": "<br>?", "noise": "<br>noise"}
@@ -44,7 +44,7 @@ def ablation(ds: xr.Dataset, *, chosen: str = "") -> go.Figure:
         spread = f"<br>+- {error:.1g}" if np.isfinite(error) else ""
         text[at] = f"{round(float(point.cost), 4):.2g}{spread}{MARKS.get(verdict[at], '')}"
         facts[at] = hover(point, title=places[at[0]][at[1]])
-    map_ = go.Heatmap(
+    map_ = word_cells(
         x=cells.part.values.tolist(),
         y=[f"visit {visit}" for visit in ds.visit.values],
         z=[rounded(row) for row in shade],
@@ -53,8 +53,7 @@ def ablation(ds: xr.Dataset, *, chosen: str = "") -> go.Figure:
         customdata=places,
         meta={"sets": "target"},
         **{"colorscale": DIVERGING, "reversescale": True, "zmin": -reach, "zmax": reach},
-        **{"texttemplate": "%{text}", "hoverinfo": "text", "hoverongaps": False},
-        **{"showscale": False, "xgap": 3, "ygap": 3},
+        showscale=False,
     )
     plain = {"showgrid": False, "zeroline": False, "type": "category"}
     close = alike(cells, chosen).values

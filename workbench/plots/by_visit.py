@@ -4,7 +4,16 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from workbench.plots.style import DIVERGING, axis_title, escaped, hover, rounded, styled
+from workbench.plots.style import (
+    DIVERGING,
+    axis_title,
+    escaped,
+    hover,
+    rounded,
+    say_above,
+    styled,
+    word_cells,
+)
 
 
 def by_visit(
@@ -41,17 +50,12 @@ def by_visit(
         depth = np.log(cells / middle) if log else cells - middle
     reach = float(np.abs(depth[np.isfinite(depth)]).max(initial=1e-9))
     figure = go.Figure(
-        go.Heatmap(
+        word_cells(
             x=columns,
             y=rows,
             z=[rounded(row) for row in (depth if log else cells)],
             text=[[f"{each:.3g}" if np.isfinite(each) else "" for each in row] for row in cells],
-            texttemplate="%{text}",
             hovertext=told,
-            hoverinfo="text",
-            hoverongaps=False,
-            xgap=3,
-            ygap=3,
             colorscale=DIVERGING,
             zmin=rounded([-reach if log else middle - reach])[0],
             zmax=rounded([reach if log else middle + reach])[0],
@@ -59,11 +63,7 @@ def by_visit(
             colorbar={"outlinewidth": 0, "thickness": 12},
         )
     )
-    figure.add_annotation(
-        text=f"cells: {axis_title(values, width=110)}; neutral at {middle:.3g}",
-        **{"x": 0, "xref": "paper", "xanchor": "left", "showarrow": False},
-        **{"y": 1, "yref": "paper", "yanchor": "bottom", "yshift": 8},
-    )
+    say_above(figure, f"cells: {axis_title(values, width=110)}; neutral at {middle:.3g}")
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
     figure.update_xaxes(showgrid=False, type="category")
     return styled(figure, height=max(200, 110 + 36 * len(rows)))

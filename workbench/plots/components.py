@@ -51,8 +51,8 @@ def components(ds: xr.Dataset, *, most: int = MOST) -> go.Figure:
         names = [*names, "all others"]
         values = np.column_stack([values, total - values.sum(axis=1, keepdims=True)])
     values, names = np.column_stack([values, total]), [*names, "margin"]
-    told = [", ".join(f"{value:+.2f}" for value in column) for column in values.T]
-    labels = [f"{name}  {value}" for name, value in zip(names, told, strict=True)]
+    numbers = [", ".join(f"{value:+.2f}" for value in column) for column in values.T]
+    labels = [f"{name}  {value}" for name, value in zip(names, numbers, strict=True)]
     none = [np.nan] * (len(names) - len(shown))
     own = [COLOURS.get(sites[at].split(".")[-1], BLUE) for at in shown] + [GREY] * len(none)
     figure = go.Figure(layout={"barmode": "group"})
@@ -60,10 +60,8 @@ def components(ds: xr.Dataset, *, most: int = MOST) -> go.Figure:
         rows, line = each.isel(component=shown), values[number]
         reach = (np.maximum(rows.high - rows["mean"], 0.0), np.maximum(rows["mean"] - rows.low, 0))
         high, low = (rounded([*width.values, *none]) for width in reach)  # never -1e-17
-        points = [rows.isel(component=at) for at in range(len(shown))]
-        facts = [
-            hover(point, title=f"{run} {name}") for point, name in zip(points, names, strict=False)
-        ]
+        told = enumerate(f"{run} {name}" for name in names[: len(shown)])
+        facts = [hover(rows.isel(component=at), title=title) for at, title in told]
         figure.add_bar(
             x=rounded(line),
             y=labels,

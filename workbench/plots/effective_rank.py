@@ -1,5 +1,6 @@
 """Figure of effective rank: where in the network the weights use few directions."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from workbench.plots.style import (
     escaped,
     hover,
     rounded,
+    say_above,
     styled,
+    word_cells,
 )
 
 ROLES = ("query", "key", "value", "attention_out", "feedforward_in", "feedforward_out")
@@ -49,52 +52,39 @@ def effective_rank(ds: xr.Dataset, *, measure: str = MEASURE) -> go.Figure:
         Cells in rows of blocks, input at the top.
     """
     last = ds.isel(step=-1) if "step" in ds.dims else ds
-    has_course = ds.sizes.get("step", 0) > 1 or "block_cost" in ds
     ratio = last[measure]
     figure = go.Figure(_cells(last, measure))
-    n_row = len(figure.data[0].y)
+    cells, course = ROW * len(figure.data[0].y), []
     if "block_cost" in ds:
-        figure.add_trace(_costs(ds))
-    elif has_course:
-        figure.add_traces(_course(ds[measure]))
-    cells = ROW * n_row
-    below = LABELS + COURSE if has_course else 0
+        course, along = [_costs(ds)], "visit, in order of execution"
+        title = axis_title(ds.block_cost, width=34)
+    elif ds.sizes.get("step", 0) > 1:
+        course, along = _course(ds[measure]), "optimizer step [1]"
+        title = f"{axis_title(ds[measure], width=34)}<br>median over blocks"
+    below = LABELS + COURSE if course else 0
     floor = below / (cells + below)  # of the cells, as a share of the plot's height
     plain = {"showgrid": False, "zeroline": False, "type": "category"}
     figure.update_layout(xaxis=plain, yaxis=plain | {"domain": [floor, 1], "autorange": "reversed"})
-    if "block_cost" in ds:
-        _place_course(
-            figure,
-            "visit, in order of execution",
-            axis_title(ds.block_cost, width=34),
-            cells + below,
+    if course:  # under the cells, the legend of its lines beside them
+        top = COURSE / (cells + below)
+        figure.add_traces([trace.update(xaxis="x2", yaxis="y2") for trace in course])
+        figure.update_layout(
+            xaxis2={"anchor": "y2", "title": along},
+            yaxis2={"anchor": "x2", "domain": [0, top], "title": title},
+            legend={"orientation": "v", "x": 1.01, "y": top, "yanchor": "top"},
         )
-    elif has_course:
-        title = f"{axis_title(ds[measure], width=34)}<br>median over blocks"
-        _place_course(figure, "optimizer step [1]", title, cells + below)
     middle = 0.0 if "compared" in ds.attrs else float(ratio.median()) if measure == "alpha" else 1.0
     figure.update_layout(coloraxis=_colours(ratio.values, middle, floor=floor))
     chance = "; 1 is random weights of that shape" if measure == MEASURE and middle else ""
-    figure.add_annotation(
-        text=f"cells: {axis_title(ratio, width=110)}{chance}",
-        **{"x": 0, "xref": "paper", "xanchor": "left", "showarrow": False},
-        **{"y": 1, "yref": "paper", "yanchor": "bottom", "yshift": 8},
-    )
+    say_above(figure, f"cells: {axis_title(ratio, width=110)}{chance}")
     return styled(figure, height=max(200, round(96 + cells + below)))
 
 
 def _cells(ds: xr.Dataset, measure: str) -> go.Heatmap:
     """Draw every matrix; embedding and head in a row of their own, named in the cell."""
-    present = {
-        str(role) for role, block in zip(ds.role.values, ds.block.values, strict=True) if block >= 0
-    }
-    roles = [r for r in ROLES if r in present] + sorted(present - set(ROLES)) or [
-        "embedding",
-        "head",
-    ]
-    known = ds.isel(
-        matrix=((ds.block >= 0) | (measure == MEASURE) | np.isfinite(ds[measure])).values
-    )
+    roles = _in_order(ds.role.values[ds.block.values >= 0]) or ["embedding", "head"]
+    told = (ds.block >= 0) | (measure == MEASURE) | np.isfinite(ds[measure])
+    known = ds.isel(matrix=told.values)
     blocks = sorted({int(block) for block in known.block.values})
     shape = (len(blocks), len(roles))
     lowest = np.full(shape, np.nan)
@@ -104,12 +94,12 @@ def _cells(ds: xr.Dataset, measure: str) -> go.Heatmap:
         point = known.isel(matrix=index)
         block, role, value = int(point.block), str(point.role.item()), float(point[measure])
         cell = blocks.index(block), roles.index(role) if block >= 0 else int(names[0, 0] != "")
-        told = [facts[cell]] if names[cell] else []  # of several in one cell the lowest counts
+        first = [facts[cell]] if names[cell] else []  # of several in one cell the lowest counts
         lowest[cell] = np.fmin(lowest[cell], value)
         shown = f"{lowest[cell]:.2f}" if np.isfinite(lowest[cell]) else ""
         text[cell] = shown if block >= 0 else f"{escaped(role)} {shown}"
-        facts[cell], names[cell] = "<br><br>".join([*told, _facts(point)]), escaped(matrix)
-    return go.Heatmap(
+        facts[cell], names[cell] = "<br><br>".join([*first, _facts(point)]), escaped(matrix)
+    return word_cells(
         x=[escaped(role) for role in roles],
         y=["outside" if block < 0 else f"block {block}" for block in blocks],
         z=[rounded(row) for row in lowest],
@@ -117,9 +107,16 @@ def _cells(ds: xr.Dataset, measure: str) -> go.Heatmap:
         hovertext=facts.tolist(),
         customdata=names.tolist(),
         meta={"sets": "matrix"},
-        **{"coloraxis": "coloraxis", "xgap": 3, "ygap": 3, "hoverongaps": False},
-        **{"texttemplate": "%{text}", "hoverinfo": "text", "textfont": {"size": 13}},
+        coloraxis="coloraxis",
+        textfont={"size": 13},
     )
+
+
+def _in_order(roles: Iterable[object]) -> list[str]:
+    """Return the different roles: those of a block in the order they run, others behind."""
+    present = {str(role) for role in roles}
+    known = [role for role in (*ROLES, "embedding", "head") if role in present]
+    return known + sorted(present - set(known))
 
 
 def _facts(point: xr.Dataset) -> str:
@@ -133,14 +130,10 @@ def _facts(point: xr.Dataset) -> str:
 
 def _course(ratio: xr.DataArray) -> list[go.Scatter]:
     """Draw the median over blocks of each role against step."""
-    roles = [str(role) for role in ratio.role.values]
-    order = [r for r in (*ROLES, "embedding", "head") if r in roles]
-    order += sorted(set(roles) - set(order))
     dashes = ("solid", "dash", "dot")
     lines = []
-    for number, role in enumerate(order):
-        chosen = ratio.isel(matrix=[each == role for each in roles])
-        median = chosen.median("matrix", skipna=False)
+    for number, role in enumerate(_in_order(ratio.role.values)):
+        median = ratio.isel(matrix=ratio.role.values == role).median("matrix", skipna=False)
         lines.append(
             go.Scatter(
                 x=ratio.step.values.tolist(),
@@ -150,8 +143,6 @@ def _course(ratio: xr.DataArray) -> list[go.Scatter]:
                 line={"color": SERIES[number % 6], "dash": dashes[number // 6 % 3], "width": 2},
                 marker={"size": 5},
                 hovertemplate=f"{escaped(role)}, step %{{x}}: %{{y:.3f}}<extra></extra>",
-                xaxis="x2",
-                yaxis="y2",
             )
         )
     return lines
@@ -159,31 +150,14 @@ def _course(ratio: xr.DataArray) -> list[go.Scatter]:
 
 def _costs(ds: xr.Dataset) -> go.Bar:
     """Draw what the block of each visit is worth, with two standard errors either way."""
+    spread = rounded(2 * ds.block_cost_standard_error)
     return go.Bar(
         x=[f"visit {visit}" for visit in ds.visit.values],
         y=rounded(ds.block_cost),
-        error_y={
-            "type": "data",
-            "array": rounded(2 * ds.block_cost_standard_error),
-            "color": INK,
-        },
+        error_y={"type": "data", "array": spread, "color": INK},
         marker_color=SERIES[0],
         hovertemplate="%{x}: %{y} bit/byte<extra></extra>",
         showlegend=False,
-        xaxis="x2",
-        yaxis="y2",
-    )
-
-
-def _place_course(figure: go.Figure, along: str, title: str, height: float) -> None:
-    """Lay the lines under the cells, their legend beside them."""
-    top = COURSE / height
-    figure.update_layout(
-        {
-            "xaxis2": {"anchor": "y2", "title": along},
-            "yaxis2": {"anchor": "x2", "domain": [0, top], "title": title},
-            "legend": {"orientation": "v", "x": 1.01, "y": top, "yanchor": "top"},
-        }
     )
 
 

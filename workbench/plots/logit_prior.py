@@ -1,7 +1,6 @@
 """Figure of the logit prior: which part of the margin made the winner win."""
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -46,11 +45,11 @@ def logit_prior(ds: xr.Dataset) -> go.Figure:
     figure = make_subplots(
         1, 2, column_widths=[0.66, 0.34], horizontal_spacing=0.03, shared_yaxes=True
     )
-    for part, colour in PARTS.items():
-        figure.add_trace(_part(rows, part, colour), row=1, col=1)
-    figure.add_trace(_margin(rows), row=1, col=1)
-    for verdict, colour in VERDICTS.items():
-        figure.add_trace(_verdicts(rows, verdict, colour), row=1, col=2)
+    told = {"y": shown, "hovertext": [_facts(*row) for row in rows.items()], "hoverinfo": "text"}
+    left = [*(_part(rows, *part) for part in PARTS.items()), _margin(rows)]
+    figure.add_traces([trace.update(told) for trace in left], rows=1, cols=1)
+    right = [_verdicts(rows, *verdict) for verdict in VERDICTS.items()]
+    figure.add_traces([trace.update(told) for trace in right], rows=1, cols=2)
     units = ds.margin.attrs.get("units", "1")
     figure.update_xaxes(title_text=f"part of the winner's margin, mean [{units}]", row=1, col=1)
     figure.update_xaxes(title_text="share of records by verdict [1]", range=[0, 1], row=1, col=2)
@@ -96,12 +95,7 @@ def _part(rows: dict[str, xr.Dataset], part: str, colour: str) -> go.Bar:
     named = [group for group in rows.values() if "profile" in group.coords]
     profiles = [str(group.profile.values[0]) for group in named]
     sets = {"customdata": profiles, "meta": {"sets": "chosen"}} if named else {}
-    return go.Bar(x=rounded(means), y=list(rows), name=part, **look, **_told(rows), **sets)
-
-
-def _told(rows: dict[str, xr.Dataset]) -> dict[str, Any]:
-    """Give the facts of every row on hover."""
-    return {"hovertext": [_facts(*row) for row in rows.items()], "hoverinfo": "text"}
+    return go.Bar(x=rounded(means), name=part, **look, **sets)
 
 
 def _margin(rows: dict[str, xr.Dataset]) -> go.Scatter:
@@ -109,7 +103,7 @@ def _margin(rows: dict[str, xr.Dataset]) -> go.Scatter:
     means = rounded([float(group.margin.mean(skipna=False)) for group in rows.values()])
     mark = {"symbol": "diamond", "size": 9, "color": INK, "line": {"width": 1, "color": "#fff"}}
     look = {"mode": "markers", "marker": mark, "name": "margin"}
-    return go.Scatter(x=means, y=list(rows), **look, **_told(rows))
+    return go.Scatter(x=means, **look)
 
 
 def _verdicts(rows: dict[str, xr.Dataset], verdict: str, colour: str) -> go.Bar:
@@ -121,7 +115,7 @@ def _verdicts(rows: dict[str, xr.Dataset], verdict: str, colour: str) -> go.Bar:
     look = {"orientation": "h", "marker": {"color": colour}, "name": verdict, "text": words}
     shown = verdict not in PARTS and any(counts)
     share = rounded(np.divide(counts, sizes))
-    return go.Bar(x=share, y=list(rows), showlegend=shown, **look, **inside, **_told(rows))
+    return go.Bar(x=share, showlegend=shown, **look, **inside)
 
 
 def _facts(label: str, group: xr.Dataset) -> str:
@@ -132,9 +126,7 @@ def _facts(label: str, group: xr.Dataset) -> str:
         told = [f"{name}: {token(point[name].item())}" for name in names]
         return "<br>".join([hover(point, title=label), *told])
     numbers = group[[name for name in group.data_vars if group[name].dtype.kind == "f"]]
-    means = numbers.mean("record", skipna=False)
-    for name in numbers.data_vars:
-        means[name].attrs = numbers[name].attrs
+    means = numbers.mean("record", skipna=False, keep_attrs=True)
     lines = [hover(means, title=f"{label}, means")]
     for name in ("winner", "rival", "verdict", "pressure"):
         if name in group.variables:

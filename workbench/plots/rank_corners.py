@@ -1,5 +1,6 @@
 """Figure of rank beside need: which matrices to drop, factor, share or leave."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from workbench.plots.effective_rank import FACTS, ROLES
 from workbench.plots.style import GREY, SERIES, axis_title, escaped, hover, rounded, styled
 
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon", "circle")
 BEND = 1e-3  # bit/byte: the axis of costs is linear below this and logarithmic above
 TICKS = (-1, -0.1, -0.01, -0.001, 0, 0.001, 0.01, 0.1, 1)
 PLACES = (("dead", 0, 0), ("compressible", 0, 1), ("redundant", 1, 0), ("busy", 1, 1))
@@ -27,33 +28,15 @@ def rank_corners(ds: xr.Dataset) -> go.Figure:
     ds : Dataset
         Of `readings.rank_evidence`; or the difference of two, which has no corners.
     """
-    figure = go.Figure()
-    for at, role in enumerate(ROLES):
-        here = ds.isel(matrix=(ds.role == role).values)
-        points = [here.isel(matrix=index) for index in range(here.sizes["matrix"])]
-        hollow = here.get("corner", here.role).values == "unjudged"
-        cost, error = here.cost.values, 2 * np.nan_to_num(here.cost_standard_error.values)
-        bars = {"type": "data", "thickness": 1, "width": 0}
-        up, down = _bent(cost + error) - _bent(cost), _bent(cost) - _bent(cost - error)
-        figure.add_scatter(
-            x=rounded(here.activation),
-            y=rounded(_bent(cost)),
-            error_x={**bars, "array": rounded(2 * here.activation_standard_error)},
-            error_y={**bars, "array": rounded(up), "arrayminus": rounded(down)},
-            mode="markers+text",
-            text=[str(block) for block in here.block.values],
-            textposition="middle right",
-            name=escaped(role),
-            marker={"size": 11, "color": SERIES[at]},
-            marker_symbol=[SYMBOLS[at] + "-open" * int(each) for each in hollow],
-            customdata=here.matrix.values.tolist(),
-            meta={"sets": "matrix"},
-            hovertext=[
-                hover(point[[name for name in FACTS if name in point]], title=escaped(name))
-                for point, name in zip(points, here.matrix.values, strict=True)
-            ],
-            hoverinfo="text",
-        )
+    inside = ds.isel(matrix=(ds.block >= 0).values)
+    cost, error = inside.cost.values, 2 * np.nan_to_num(inside.cost_standard_error.values)
+    up, down = _bent(cost + error) - _bent(cost), _bent(cost) - _bent(cost - error)
+    hollow = inside.get("corner", inside.role).values == "unjudged"
+    bars = {"error_x": {"array": 2 * inside.activation_standard_error.values}}
+    bars["error_y"] = {"array": up, "arrayminus": down}
+    found = inside[[name for name in FACTS if name in inside]]
+    places = inside.activation.values, _bent(cost)
+    figure = go.Figure(by_role(found, places, hollow=hollow, bars=bars))
     if "border" in ds.attrs:
         line = {"line": {"color": GREY, "width": 1, "dash": "dot"}}
         figure.add_vline(x=ds.attrs["border"], **line)
@@ -67,6 +50,57 @@ def rank_corners(ds: xr.Dataset) -> go.Figure:
         xaxis={"title": axis_title(ds.activation)}, yaxis={"title": axis_title(ds.cost), **ticks}
     )
     return styled(figure, height=460)
+
+
+def by_role(
+    ds: xr.Dataset, places: Any, *, hollow: Any, bars: Mapping[str, Any], chosen: str = ""
+) -> list[go.Scatter]:
+    """Draw every matrix as a point, a colour and a symbol for each role.
+
+    Clicking a point sets the control ``matrix``.
+
+    Parameters
+    ----------
+    ds : Dataset
+        By ``matrix``, with coords block and role; its variables are said on hovering.
+    places : pair of (matrix,) float64
+    hollow : (matrix,) bool
+    bars : mapping
+        ``error_x`` or ``error_y`` to ``array`` and ``arrayminus``, each (matrix,).
+    chosen : str
+        Name of a matrix to be drawn larger.
+    """
+    traces = []
+    for at, role in enumerate(dict.fromkeys([*ROLES, *ds.role.values])):
+        here = np.flatnonzero(ds.role.values == role)
+        points = [ds.isel(matrix=index) for index in here]
+        names = ds.matrix.values[here].tolist()
+        thin = {"type": "data", "thickness": 1, "width": 0}
+        spread = {
+            side: thin | {end: rounded(values[here]) for end, values in ends.items()}
+            for side, ends in bars.items()
+        }
+        traces.append(
+            go.Scatter(
+                x=rounded(places[0][here]),
+                y=rounded(places[1][here]),
+                mode="markers+text",
+                text=[str(point.block.item()) if point.block >= 0 else "" for point in points],
+                textposition="middle right",
+                name=escaped(role),
+                legendgroup=escaped(role),
+                marker={"size": 11, "color": (*SERIES, GREY)[min(at, len(SERIES))]},
+                marker_symbol=[SYMBOLS[at] + "-open" * int(each) for each in hollow[here]],
+                customdata=names,
+                meta={"sets": "matrix"},
+                hovertext=[hover(e, title=escaped(n)) for e, n in zip(points, names, strict=True)],
+                hoverinfo="text",
+                **spread,
+            )
+        )
+        if chosen in names:
+            traces[-1].marker.size = [18 if name == chosen else 11 for name in names]
+    return traces
 
 
 def _bent(values: Any) -> NDArray[np.float64]:

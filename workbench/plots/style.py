@@ -9,10 +9,12 @@ import html
 import math
 import textwrap
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
+from numpy.typing import NDArray
 
 from workbench.readings import printable, visible
 
@@ -22,6 +24,7 @@ SERIES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 INK = "#767b84"  # contrast of at least 4 on white and on near-black
 FAINT = "rgba(128,128,128,0.22)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+Values = NDArray[np.float64]
 DIVERGING = [[0, "#a8400a"], [0.25, "#e8924a"], [0.5, "#f3f1ec"], [0.75, "#86b7dd"], [1, "#1f6aa5"]]
 
 _AXIS = {
@@ -132,6 +135,29 @@ def _fact(values: xr.DataArray) -> str:
     unit = values.attrs.get("units", "1")
     number = f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
     return number if unit == "1" else f"{number} {unit}"
+
+
+def extremes(y: Values, most: int) -> NDArray[np.int64]:
+    """Return which points of a line to draw: the lowest and highest of each stretch, and gaps."""
+    if len(y) <= most:
+        return np.arange(len(y))
+    finite = np.isfinite(y)
+    filled = np.where(finite, y, y[finite].mean() if finite.any() else 0.0)
+    parts = np.array_split(np.arange(len(y)), max(most // 2, 1))
+    kept = {int(part[find(filled[part])]) for part in parts for find in (np.argmin, np.argmax)}
+    return np.array(sorted(kept | {0, len(y) - 1} | set(np.flatnonzero(~finite)[:most])))
+
+
+def word_cells(**given: Any) -> go.Heatmap:
+    """Draw cells with words in them and facts behind them; what was not measured is a gap."""
+    look = {"texttemplate": "%{text}", "hoverinfo": "text", "hoverongaps": False}
+    return go.Heatmap({"xgap": 3, "ygap": 3} | look | given)
+
+
+def say_above(figure: go.Figure, text: str) -> None:
+    """Write a line over the plot, from its left edge."""
+    corner = {"x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "paper"}
+    figure.add_annotation(corner, text=text, yanchor="bottom", yshift=8, showarrow=False)
 
 
 def depth_colours(count: int) -> list[str]:

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from workbench.plots.style import BLUE, GREEN, ORANGE, PURPLE, rounded, styled
+from workbench.plots.style import BLUE, GREEN, ORANGE, PURPLE, Values, extremes, rounded, styled
 from workbench.readings import logged
 
 PANELS = {
@@ -43,11 +43,10 @@ def training(metrics: Sequence[Mapping[str, Any]]) -> go.Figure:
         place = {"row": number // 2 + 1, "col": number % 2 + 1}
         title, colour = PANELS[name]
         steps, values = lines[name]
-        figure.add_trace(
-            _trace(steps, values, title=title, colour=colour, faint=name == "loss"), **place
-        )
+        look: dict[str, Any] = {"title": title, "colour": colour}
+        figure.add_trace(_trace(steps, values, **look, faint=name == "loss"), **place)
         if name == "loss":
-            smooth = _trace(steps, _running_median(values), title=title, colour=colour, faint=False)
+            smooth = _trace(steps, _running_median(values), **look)
             figure.add_trace(smooth.update(name="running median"), **place)
         figure.update_yaxes(title_text=title, **place)
         figure.update_xaxes(title_text="optimizer step [1]", **place)
@@ -63,32 +62,17 @@ def training(metrics: Sequence[Mapping[str, Any]]) -> go.Figure:
     return styled(figure, height=70 + 250 * n_row)
 
 
-def _running_median(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _running_median(values: Values) -> Values:
     """Return the median over a centred window of a twentieth of the points, at least 5."""
     width = 1 + 2 * max(2, len(values) // 40)
     return pd.Series(values).rolling(width, center=True, min_periods=1).median().to_numpy()
 
 
-def _thinned(steps: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return which points to draw: of each stretch the lowest and the highest, and both ends."""
-    if len(steps) <= MOST:
-        return np.arange(len(steps))
-    kept = {0, len(steps) - 1}
-    for part in np.array_split(np.arange(len(steps)), MOST // 2):
-        kept |= {int(part[np.argmin(values[part])]), int(part[np.argmax(values[part])])}
-    return np.array(sorted(kept))
-
-
 def _trace(
-    steps: np.ndarray[Any, Any],
-    values: np.ndarray[Any, Any],
-    *,
-    title: str,
-    colour: str,
-    faint: bool,
+    steps: Values, values: Values, *, title: str, colour: str, faint: bool = False
 ) -> go.Scatter:
     """Draw one line; points show where there are few."""
-    kept = _thinned(steps, values)
+    kept = extremes(values, MOST)
     return go.Scatter(
         x=[int(step) for step in steps[kept]],
         y=rounded(values[kept], digits=5),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from plotly.colors import get_colorscale
 
-from workbench.plots.style import INK
+from workbench.plots.style import INK, extremes
 
 Spec = Mapping[str, Any]
 CELLS, WRITTEN, SHADES = 400, 200, 25  # of a heatmap: cells, cells with text, different colours
@@ -61,18 +61,16 @@ def scatter(axes: Any, trace: Spec, x: Any, y: Any, *, look: Spec) -> Any:
     free = trace.get("cliponaxis", True)
     if fill != "none":
         area = {"color": colour(trace.get("fillcolor") or (*ink[:3], 0.2)), "lw": 0}
-        floor = axes.lines[-1].get_ydata() if fill == "tonexty" else 0
-        _ = axes.fill(x, y, **area) if fill == "toself" else axes.fill_between(x, floor, y, **area)
+        axes.fill_between(x, axes.lines[-1].get_ydata(), y, **area)  # tonexty: all that is used
     if "lines" in look["mode"]:
         hand |= {"ls": DASHES.get(line.get("dash"), "-"), "lw": line.get("width", 2)}
-        kept = np.arange(len(y)) if fill != "none" else _extremes(y, look["most"])
-        step = "steps-post" if line.get("shape") == "hv" else "default"
-        axes.plot(x[kept], y[kept], drawstyle=step, clip_on=free, **hand)
+        kept = np.arange(len(y)) if fill != "none" else extremes(y, look["most"])
+        axes.plot(x[kept], y[kept], clip_on=free, **hand)
     if "markers" in look["mode"] and len(x):
         marker, rim = trace.get("marker", {}), trace.get("marker", {}).get("line", {})
         few = np.linspace(0, len(x) - 1, min(len(x), look["most"] // 4)).round().astype(int)
         symbols = np.array(listed(marker.get("symbol", "circle"), len(x)), str)[few]
-        faces = paints(marker, len(x), marker.get("color", ink), look["layout"])[few]
+        faces = paints(marker.get("color", ink), len(x))[few]
         sizes = np.array(listed(marker.get("size", 6), len(x)), float)[few]
         rim_ink = colour(rim["color"]) if isinstance(rim.get("color"), str) else None
         for symbol in dict.fromkeys(symbols):
@@ -89,8 +87,7 @@ def scatter(axes: Any, trace: Spec, x: Any, y: Any, *, look: Spec) -> Any:
     errors(axes, trace, x, y)
     if "text" in look["mode"]:
         said = listed(trace.get("textposition", "middle center"), len(x))
-        inks = listed(trace.get("textfont", {}).get("color", INK), len(x))
-        words(axes, listed(trace.get("text", ""), len(x)), (x, y), said, inks)
+        words(axes, listed(trace.get("text", ""), len(x)), (x, y), said, [INK] * len(x))
     return Line2D([], [], **hand) if hand["ls"] or hand["marker"] else None
 
 
@@ -101,7 +98,7 @@ def bar(axes: Any, trace: Spec, x: Any, y: Any, *, look: Spec) -> Any:
     sideways = trace.get("orientation") == "h"
     place, length = (y, x) if sideways else (x, y)
     place, base, end = place + look["shift"], look["base"], look["base"] + length
-    face = paints(trace.get("marker", {}), len(place), look["ink"], look["layout"])
+    face = paints(look["ink"], len(place))
     face[:, 3] *= trace.get("opacity", 1)
     thick = {"height": look["width"], "left": base}
     thick = thick if sideways else {"width": look["width"], "bottom": base}
@@ -138,10 +135,9 @@ def heatmap(axes: Any, trace: Spec, x: Any, y: Any, *, look: Spec) -> Any:
     mesh = {"cmap": shade.cmap, "norm": shade.norm, "clip_on": False, "antialiased": False}
     axes.pcolormesh(*edges, np.ma.masked_invalid(cells), **mesh)
     if trace.get("texttemplate") and cells.size <= WRITTEN:
-        texts = trace["text"] if trace["texttemplate"] == "%{text}" else np.round(cells, 2)
         at = [each.ravel() for each in np.meshgrid(x, y)]
         inks = [contrast(each) for each in shade.to_rgba(cells.ravel())]
-        words(axes, np.ravel(texts).tolist(), at, ["middle center"] * cells.size, inks)
+        words(axes, np.ravel(trace["text"]).tolist(), at, ["middle center"] * cells.size, inks)
     return shade
 
 
@@ -182,12 +178,9 @@ def shades(numbers: Any, own: Spec, layout: Spec) -> Any:
     return ScalarMappable(norm, colours.reversed() if scale.get("reversescale") else colours)
 
 
-def paints(look: Spec, count: int, paint: Any, layout: Spec) -> Any:
+def paints(paint: Any, count: int) -> Any:
     """Return one colour a point, as an array of four columns."""
     paint = [paint] * count if isinstance(paint, str | tuple) else list(paint)
-    if paint and isinstance(paint[0], int | float):
-        numbers = np.array(paint, float)
-        return shades(numbers, look, layout).to_rgba(numbers)
     return np.array([colour(each) for each in paint]).reshape(-1, 4)
 
 
@@ -218,13 +211,3 @@ def errors(axes: Any, trace: Spec, x: Any, y: Any) -> None:
             sides = [np.array(said.get(k, said["array"]), float) for k in ("arrayminus", "array")]
             look = {"ecolor": colour(said.get("color", INK)), "elinewidth": 1.4, "capsize": 3}
             axes.errorbar(x, y, fmt="none", **{f"{letter}err": np.nan_to_num(sides)}, **look)
-
-
-def _extremes(y: Any, most: int) -> Any:
-    """Return which points of a line to draw: the lowest and highest of each stretch, and gaps."""
-    if len(y) <= most:
-        return np.arange(len(y))
-    filled = np.where(np.isfinite(y), y, np.nanmean(y))
-    parts = np.array_split(np.arange(len(y)), max(most // 2, 1))
-    kept = {int(part[find(filled[part])]) for part in parts for find in (np.argmin, np.argmax)}
-    return np.array(sorted(kept | {0, len(y) - 1} | set(np.flatnonzero(~np.isfinite(y))[:most])))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import brotli
 import numpy as np
+from torch import Tensor
 
 from workbench.quantization.grid import Codes
 
@@ -16,26 +17,31 @@ CODECS: Mapping[str, Callable[[bytes], bytes]] = {
 }
 
 
-def codec_bytes(codes: Codes, codec: str) -> int:
-    """Return the bytes of codes in a general compressor, with their scales as float16.
+def codec_bytes(tensors: Mapping[str, Codes | Tensor], codec: str) -> int:
+    """Return the bytes of a quantised model in a general compressor.
 
     Codes are never packed into fewer bits before: that hides their frequencies from it. The
-    better of both orders, by rows and by columns, is taken.
+    better of both orders, by rows and by columns, is taken; scales and plain tensors follow as
+    float16.
 
     Parameters
     ----------
-    codes : Codes
-        Within -128 and 127.
+    tensors : mapping
+        Codes within -128 and 127.
     codec : str
         One of `CODECS`.
     """
-    symbols = codes.codes.numpy()
-    if np.abs(symbols).max(initial=0) > 127:
+    codes = [each for each in tensors.values() if isinstance(each, Codes)]
+    symbols = [each.codes.numpy() for each in codes]
+    if any(np.abs(each).max(initial=0) > 127 for each in symbols):
         raise ValueError("codes beyond a byte")
-    column = codes.grid.column_scale
-    scales = codes.grid.row_scale.numel() + (0 if column is None else column.numel())
-    orders = [symbols.astype(np.int8), np.ascontiguousarray(symbols.T.astype(np.int8))]
-    return min(len(CODECS[codec](each.tobytes())) for each in orders) + 2 * scales
+    scales = [each.grid.row_scale for each in codes]
+    scales += [each.grid.column_scale for each in codes if each.grid.column_scale is not None]
+    floats = [each for each in tensors.values() if not isinstance(each, Codes)]
+    rest = b"".join(each.half().numpy().tobytes() for each in (*scales, *floats))
+    orders = (symbols, [each.T for each in symbols])
+    laid = (b"".join(each.astype(np.int8).tobytes() for each in order) for order in orders)
+    return min(len(CODECS[codec](each + rest)) for each in laid)
 
 
 def entropy_bytes(codes: Codes) -> float:

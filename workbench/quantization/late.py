@@ -39,10 +39,14 @@ class LateQuantization:
     begin: float = BEGIN
     blend: Tensor = field(default_factory=lambda: torch.zeros(()))  # 0: float weights, 1: quantised
 
+    highest: Tensor = field(default_factory=lambda: torch.zeros(()))  # multiplier so far
+
     def watch(self, line: Mapping[str, Any]) -> None:
-        """Take the quantised values once the learning rate is low enough."""
-        if line["learning_rate_multiplier"] < self.begin:
+        """Take the quantised values once the learning rate has come down far enough."""
+        multiplier = line["learning_rate_multiplier"]
+        if multiplier < min(self.begin, float(self.highest)):  # a warmup is low too, but rises
             self.blend.fill_(1.0)
+        self.highest.clamp_(min=multiplier)
 
     def wrap(self, objective: Objective) -> Objective:
         """Return the objective of a model that computes with the blended weights."""

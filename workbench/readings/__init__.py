@@ -17,6 +17,16 @@ from workbench.readings.logit_lens import logit_lens
 from workbench.readings.logit_prior import logit_prior, what_to_mend
 from workbench.readings.mixing import mixing
 from workbench.readings.phrasing import printable, visible
+from workbench.readings.quantization import (
+    artifacts,
+    culprits,
+    frontier,
+    predictors,
+    quantization,
+    quantized_bytes,
+    quantized_tokens,
+    survival,
+)
 from workbench.readings.rank_evidence import rank_corners, rank_evidence, rank_map
 from workbench.readings.residual import residual
 from workbench.readings.role_conflict import role_conflict
@@ -47,14 +57,17 @@ __all__ = [
     "ablation",
     "activation",
     "alpha_curve",
+    "artifacts",
     "attention",
     "calibration",
     "checkpoints",
     "components",
     "confusions",
+    "culprits",
     "damping",
     "effective_rank",
     "embedding",
+    "frontier",
     "head_rank",
     "heads",
     "intervention",
@@ -66,9 +79,13 @@ __all__ = [
     "mixing",
     "parts",
     "position_loss",
+    "predictors",
     "printable",
     "profile_targets",
     "promotion",
+    "quantization",
+    "quantized_bytes",
+    "quantized_tokens",
     "rank_corners",
     "rank_evidence",
     "rank_map",
@@ -79,6 +96,7 @@ __all__ = [
     "routing_records",
     "self_test",
     "spectrum",
+    "survival",
     "text_strip",
     "token_loss",
     "training",

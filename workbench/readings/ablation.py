@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.readings.notation import with_error
+from workbench.readings.phrasing import gaps
 from workbench.result import grouped_ratio
 
 CAUTION = "This overstates what a network trained without it would lose."
@@ -124,8 +125,7 @@ def intervention_curve(ds: xr.Dataset) -> str:
         Result of `diagnostics.Trial.cost` of several factors.
     """
     known = np.isfinite(ds.cost.values)
-    missing = int((~np.isfinite(ds.cost + ds.cost_standard_error)).sum())
-    lost = f"; {missing} of {known.size} factors not finite" if missing else ""
+    lost = gaps(ds.cost + ds.cost_standard_error, "factors")
     if not known.any():
         return f"Not able to judge: the cost of none of {known.size} factors is finite."
     best = ds.isel(intervention=int(np.nanargmin(np.where(known, ds.cost.values, np.nan))))

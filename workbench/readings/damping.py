@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.readings.notation import with_error
+from workbench.readings.phrasing import gaps
 
 
 def shown_setting(ds: xr.Dataset) -> int:
@@ -26,8 +27,7 @@ def damping(ds: xr.Dataset) -> str:
     kept = (
         f"{float(point.prior_kept):.0%} of the prior and {float(point.bias_kept):.0%} of the bias"
     )
-    missing = int((~np.isfinite(ds.change + ds.change_standard_error)).sum())
-    lost = f"; {missing} of {ds.sizes['setting']} settings not finite" if missing else ""
+    lost = gaps(ds.change + ds.change_standard_error, "settings")
     if not np.isfinite(change + error):
         number = f"{change:+.4f} bit/byte with no error" if np.isfinite(change) else "not finite"
         return f"Not able to judge keeping {kept}: the change is {number}{lost}."

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 
 def visible(text: str, *, longest: int = 28) -> str:
     r"""Show a token as a reader or a terminal can take it: whitespace and controls made visible.
@@ -33,6 +35,12 @@ def listed(noun: str, items: Any) -> str:
     plural = "s" if len(told) > 1 else ""
     more = f" and {len(told) - 6} more" if len(told) > 6 else ""
     return f"{noun}{plural} {', '.join(told[:6])}{more}"
+
+
+def gaps(values: Any, noun: str) -> str:
+    """Say how many values are not finite, to be added to a sentence; nothing where all are."""
+    missing = int((~np.isfinite(values)).sum())
+    return f"; {missing} of {np.size(values)} {noun} not finite" if missing else ""
 
 
 def capital(text: str) -> str:

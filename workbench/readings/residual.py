@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.readings.notation import with_error
-from workbench.readings.phrasing import capital, listed
+from workbench.readings.phrasing import capital, gaps, listed
 
 IDLE = 0.01  # a write this small beside its stream
 DEAD = 0.05  # of the hidden units of a visit
@@ -24,7 +24,6 @@ def residual(ds: xr.Dataset) -> str:
     cells = ds.stack(site=("visit", "role"))
     share = cells.write_share.values
     writes = cells.role.values != "residual_in"
-    missing = int((writes & ~np.isfinite(share)).sum())
     if not np.isfinite(share).any():
         return f"Not able to judge: none of {writes.sum()} writes was measured."
     least = cells.isel(site=int(np.nanargmin(share)))
@@ -34,7 +33,7 @@ def residual(ds: xr.Dataset) -> str:
         f"{with_error(100 * float(least.write_share), 100 * error)} per cent of the stream it is "
         f"added to (+- standard error), against a median of {np.nanmedian(share):.0%}"
         f"{'; ablate it' if np.nanmin(share) < IDLE else ''}"
-        f"{f'; {missing} of {writes.sum()} sites not finite' if missing else ''}."
+        f"{gaps(share[writes], 'sites')}."
     )
     dead = [f"{at} ({d:.0%})" for at, d in enumerate(ds.dead_share.values) if d > DEAD]
     massive = ((cells.peak > MASSIVE) & (cells.peak_ratio > ABOVE)).values

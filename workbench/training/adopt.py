@@ -9,6 +9,7 @@ import torch
 
 from workbench.folder import InputError, RunFolder, append_jsonl, environment
 from workbench.foreign import Foreign, init_loss_verdict, read_huggingface, read_parameter_golf
+from workbench.foreign.loaded import check_file
 from workbench.model import save_model
 from workbench.text import Data
 from workbench.training.begin import check_data, describe
@@ -43,7 +44,7 @@ def read_foreign(
     by_name = "parameter-golf" if Path(path).suffix in (".pt", ".ptz") else "huggingface"
     read = READERS.get(format or by_name)
     known = list(signature(read).parameters) if read else []
-    settings = {name: value for name, value in given.items() if value}
+    settings = {name: value for name, value in given.items() if value not in (None, "")}
     odd = [name for name in settings if name not in known and "overrides" not in known]
     if read is None or odd or dtype not in DTYPES:
         raise InputError(
@@ -57,6 +58,8 @@ def read_foreign(
         raise InputError(
             path, expected="a tokenizer beside it", found="none", remedy="Pass -p tokenizer PATH."
         )
+    if not Path(foreign.tokenizer).is_dir():
+        check_file(Path(foreign.tokenizer))
     return foreign
 
 

@@ -9,6 +9,9 @@ import torch
 from workbench.folder import InputError
 from workbench.training.optimizers import OptimizerConfig, optimizer_config
 
+# Rates made for fresh weights undo what trained ones know.
+CONTINUED = {"learning_rate_factor": 0.1, "warmup_steps": 20}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -20,7 +23,9 @@ class TrainConfig:
     sequence_length: int = 256
     micro_batches: int = 8  # spans a packed stream gives to one step, each a token longer
     tokens_per_pass: int = 2048  # of one forward pass; changes speed and memory, not the result
-    warmdown_steps: int = 60
+    learning_rate_factor: float = 1.0  # on every rate of the optimizer
+    warmup_steps: int = 0  # first updates, over which the learning rate rises from 0
+    warmdown_steps: int = 60  # last updates, over which it falls to 0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     seed: int = 0  # of the order of records; a packed stream has no random order
     device: str = "cpu"
@@ -36,12 +41,20 @@ class TrainConfig:
                 raise InputError(
                     name, expected="1 or more", found=str(getattr(self, name)), remedy="Raise it."
                 )
-        if self.warmdown_steps < 0 or self.validate_every < 0 or self.checkpoints < 0:
+        counts = ("warmup_steps", "warmdown_steps", "validate_every", "checkpoints")
+        if min(getattr(self, name) for name in counts) < 0:
             raise InputError(
-                "warmdown_steps, validate_every, checkpoints",
+                ", ".join(counts),
                 expected="0 or more",
                 found="a negative number",
                 remedy="Raise it.",
+            )
+        if not 0 < self.learning_rate_factor < float("inf"):
+            raise InputError(
+                "learning_rate_factor",
+                expected="a positive number (write 0.001)",
+                found=str(self.learning_rate_factor),
+                remedy="Take 1 for the rates as they stand.",
             )
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise InputError(
@@ -60,12 +73,19 @@ class TrainConfig:
 
 
 def train_config(
-    *, optimizer: Mapping[str, Any], device: str = "auto", dtype: str = "auto", **settings: Any
+    *,
+    optimizer: Mapping[str, Any],
+    device: str = "auto",
+    dtype: str = "auto",
+    start: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> TrainConfig:
     """Make the configuration from plain values, as a notebook or a command line has them.
 
     ``device="auto"`` is cuda where there is one; ``dtype="auto"`` is bfloat16 on cuda. Passes are
-    sized for the device unless `tokens_per_pass` is given.
+    sized for the device unless `tokens_per_pass` is given. Where `start`, from `judge_start`, says
+    that the weights are trained, the settings of `CONTINUED` are the defaults. A setting of None
+    is as good as none.
 
     Raises
     ------
@@ -90,6 +110,8 @@ def train_config(
         )
     if dtype == "auto":
         dtype = "bfloat16" if chosen.startswith("cuda") else "float32"
+    settings = {name: value for name, value in settings.items() if value is not None}
+    settings = (CONTINUED if start and start["trained"] else {}) | settings
     half = int(settings.get("steps", TrainConfig.steps)) // 2
     optimizer = {"momentum_warmup_steps": min(OptimizerConfig.momentum_warmup_steps, half)} | dict(
         optimizer

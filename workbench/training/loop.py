@@ -15,7 +15,7 @@ from workbench.folder import RunFolder, append_jsonl, environment, read_jsonl
 from workbench.foreign import init_loss_verdict
 from workbench.model import Network, save_model, save_state
 from workbench.text import IGNORED, Data
-from workbench.training.begin import batches
+from workbench.training.begin import batches, check_data
 from workbench.training.config import TrainConfig
 from workbench.training.guard import divergence_guard
 from workbench.training.optimizers import optimizers
@@ -23,6 +23,7 @@ from workbench.training.schedule import multiplier
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Watch = Callable[[Mapping[str, Any]], None]
+TRAINED = 0.85  # of the loss of a guess, ln(vocab_size): below, there is something to lose
 
 
 class NonFiniteLoss(RuntimeError):
@@ -103,13 +104,7 @@ def _train(
         _keep(model, run, 0)
     for step in range(config.steps):
         started = time.perf_counter()
-        scale = multiplier(
-            step,
-            steps=config.steps,
-            warmdown_steps=config.warmdown_steps,
-            seconds=config.seconds,
-            elapsed=elapsed,
-        )
+        scale = _scale(config, step, elapsed)
         measured = _step(model, batch_of(step), optimizer, config, objective, step, scale)
         spent = time.perf_counter() - started
         elapsed += spent
@@ -126,8 +121,9 @@ def _train(
         _check_finite(model, step, line["scalars"])
         due = config.validate_every and (step + 1) % config.validate_every == 0
         if due or progress >= 1:
-            line["validation_bits_per_byte"], _ = _validate(model, data, config)
-            _check_finite(model, step, {"validation": line["validation_bits_per_byte"]})
+            score, _ = _validate(model, data, config.sequence_length, config.validation_tokens)
+            _check_finite(model, step, {"validation": score})
+            line["validation_bits_per_byte"] = score
         append_jsonl(run.metrics, line)
         for each in watchers:
             each(line)
@@ -138,6 +134,18 @@ def _train(
         if progress >= 1:
             break
     return step + 1
+
+
+def _scale(config: TrainConfig, step: int, elapsed: float) -> float:
+    """Return the share of every full learning rate that the update after `step` updates takes."""
+    return multiplier(
+        step,
+        steps=config.steps,
+        warmdown_steps=config.warmdown_steps,
+        warmup_steps=config.warmup_steps,
+        seconds=config.seconds,
+        elapsed=elapsed,
+    )
 
 
 def _step(
@@ -170,7 +178,7 @@ def _step(
     momentum = config.optimizer.momentum_at(step)
     for each in optimizer:
         for group in each.param_groups:
-            group["lr"] = group["base_lr"] * scale
+            group["lr"] = group["base_lr"] * config.learning_rate_factor * scale
             if "momentum" in group:
                 group["momentum"] = momentum
         each.step()
@@ -178,7 +186,7 @@ def _step(
     return {
         "counted": counted,
         "loss": value,
-        "learning_rate": scale * config.optimizer.matrix_lr,
+        "learning_rate": scale * config.learning_rate_factor * config.optimizer.matrix_lr,
         "learning_rate_multiplier": scale,
         "momentum": momentum,
         "grad_norm": grad_norm,
@@ -233,15 +241,17 @@ def learned_scalars(model: nn.Module) -> dict[str, float]:
     return {name: round(value, 6) for name, value in zip(names, together, strict=True)}
 
 
-def _validate(model: nn.Module, data: Data, config: TrainConfig) -> tuple[float, float]:
+def _validate(
+    model: nn.Module, data: Data, sequence_length: int, limit: int
+) -> tuple[float, float]:
     """Return bits per byte and nats per token on the start of the validation split."""
     model.eval()
     nat, size, count = 0.0, 0, 0
     for part in score_batches(
         model,
         data.validation,
-        sequence_length=config.sequence_length,
-        limit=config.validation_tokens,
+        sequence_length=sequence_length,
+        limit=limit,
     ):
         nat += float(part["nll"].sum())
         size += int(data.tokenizer.byte_counts(part["id"], part["previous"]).sum())
@@ -249,19 +259,35 @@ def _validate(model: nn.Module, data: Data, config: TrainConfig) -> tuple[float,
     return nat / float(np.log(2)) / size, nat / count
 
 
-def judge_start(model: Network, data: Data, config: TrainConfig) -> dict[str, Any]:
+def judge_start(
+    model: Network, data: Data, *, sequence_length: int, tokens: int = TrainConfig.validation_tokens
+) -> dict[str, Any]:
     """Say what a network knows before its first step: fresh weights nothing, loaded ones much.
+
+    Parameters
+    ----------
+    sequence_length, tokens : int
+        Context, and how much of the validation split to score.
 
     Returns
     -------
     dict
         ``bits_per_byte``, which compares across tokenizers, and ``loss`` [nat/token], None where
-        not finite; what `init_loss_verdict` makes of it: ``passed, absolute, diagnosis``.
+        not finite; ``trained``, whether that is well below the loss of a guess; and what
+        `init_loss_verdict` makes of it: ``passed, absolute, diagnosis``.
+
+    Raises
+    ------
+    InputError
+        If the data do not fit the model.
     """
-    measured = _validate(model, data, config)
-    verdict = init_loss_verdict(measured[1], vocab_size=model.config.vocab_size)
+    check_data(model, data, sequence_length=sequence_length)
+    measured = _validate(model, data, sequence_length, tokens)
+    vocab_size = model.config.vocab_size
+    trained = measured[1] < TRAINED * float(np.log(vocab_size))
+    verdict = init_loss_verdict(measured[1], vocab_size=vocab_size)
     told = [each if np.isfinite(each) else None for each in measured]
-    return {"bits_per_byte": told[0], "loss": told[1], **verdict}
+    return {"bits_per_byte": told[0], "loss": told[1], "trained": trained, **verdict}
 
 
 def _keep(model: Network, run: RunFolder, step: int) -> None:
