@@ -15,6 +15,7 @@ from workbench.diagnostics.damping import damping, final_states
 from workbench.diagnostics.diagnose import diagnose, diagnostics, save_diagnosis
 from workbench.diagnostics.effective_rank import effective_rank
 from workbench.diagnostics.embedding import embedding
+from workbench.diagnostics.frontier import cheapest, frontier
 from workbench.diagnostics.head_rank import head_rank
 from workbench.diagnostics.intervention import (
     Intervention,
@@ -79,6 +80,7 @@ __all__ = [
     "audit_sample",
     "branch_states",
     "calibration",
+    "cheapest",
     "chosen_states",
     "components",
     "confusions",
@@ -93,6 +95,7 @@ __all__ = [
     "explain_chosen",
     "final_states",
     "fixed",
+    "frontier",
     "gaussian_effective_rank",
     "head_rank",
     "intervention_cost",

@@ -40,13 +40,7 @@ CODES = {
     "zero": ("share of weights that become zero", "1"),
     "fragile": ("share of weights within 5 % of a step of a rounding threshold", "1"),
 }
-SCORES = {
-    "rho": "rank correlation with the cost of a matrix",
-    "rho_standard_error": "a quarter of its interval",
-    "rho_low": "lower end of its 95 % interval",
-    "rho_high": "upper end of its 95 % interval",
-    "matrices": "matrices",
-}
+SCORES = ("rho", "rho_standard_error", "rho_low", "rho_high", "matrices")
 NO_CODES = {"saturated": 0.0, "fragile": np.nan}  # of a matrix that is stored as floats
 Tensors = Mapping[str, Codes | Tensor]
 Bends = Mapping[str, Curvature]
@@ -231,8 +225,9 @@ def _scoreboard(ds: xr.Dataset) -> xr.Dataset:
         bent, reach = np.arctanh(0.999999 * rho), 1.96 * np.sqrt(1.06 / max(count - 3, 1))
         ends = np.tanh([bent - reach, bent + reach])
         found.append((rho, ends[1] / 3.92 - ends[0] / 3.92, *ends, count))
-    columns = zip(SCORES.items(), np.array(found).T, strict=True)
-    data = {name: variable("predictor", column, what) for (name, what), column in columns}
+    columns = zip(SCORES, np.array(found).T, strict=True)
+    what = "rank correlation with the cost of a matrix"
+    data = {name: variable("predictor", column, what) for name, column in columns}
     return xr.Dataset(data, {"predictor": [*RANKS, *ERRORS]})
 
 

@@ -52,8 +52,9 @@ def quantization(run: str, other: str = "") -> Panel:
             code = f"readings.artifacts(folder.find_run({name!r}).record())"
             return seen("frontier", readings.artifacts(subjects[name].folder.record()), code)
 
-        made = [subjects[name].folder.record().get("artifacts") for name in runs.shown(show)]
-        return runs.view(show, one) if all(made) else None
+        records = [subjects[name].folder.record() for name in runs.shown(show)]
+        known = all(each.get("artifacts") and each.get("evaluation") for each in records)
+        return runs.view(show, one) if known else None
 
     def find() -> str:
         from workbench import diagnostics

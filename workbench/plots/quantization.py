@@ -94,19 +94,21 @@ def frontier(ds: xr.Dataset) -> go.Figure:
     Parameters
     ----------
     ds : Dataset
-        Of `readings.artifacts`.
+        Of `readings.artifacts`, or of `diagnostics.frontier`: then with a colour for each method.
     """
-    exact, size, gap = ds.attrs["exact"], ds.bytes.values, ds.gap.values
+    ds, exact = ds.sortby("bytes"), ds.attrs["exact"]
+    size, gap = ds.bytes.values, ds.gap.values
     curve = np.linspace(size[0], size[-1] + ds.attrs["parameters"] / 16, 40)
     gaps = gap[0] * 4.0 ** (-8 * (curve - size[0]) / ds.attrs["parameters"])
     look = {"mode": "lines", "line": {"color": GREY}, "hoverinfo": "skip", "name": "6.02 dB a bit"}
     figure = go.Figure(go.Scatter(x=rounded(curve, 9), y=rounded(exact + gaps, 6), **look))
-    look = {"mode": "markers+text", "textposition": "top right", "name": "artifacts"}
-    look |= {"text": [escaped(each) for each in ds.setting.values], "marker_color": BLUE}
-    bars = {"array": rounded(2 * ds.gap_standard_error)}
-    figure.add_scatter(
-        x=rounded(size, 9), y=rounded(exact + gap, 6), error_y=bars, marker_size=10, **look
-    )
+    for name, each in ds.groupby("method") if "method" in ds.coords else [("artifacts", ds)]:
+        words = [escaped(setting) for setting in each.setting.values]
+        bars = {"array": rounded(2 * each.gap_standard_error)}
+        look = {"mode": "lines+markers" if "method" in ds.coords else "markers+text", "text": words}
+        look |= {"textposition": "top right", "name": escaped(name)}
+        x, y = rounded(each.bytes, 9), rounded(exact + each.gap, 6)
+        figure.add_scatter(x=x, y=y, error_y=bars, marker_size=9, **look)
     said = {"annotation_text": "the float model", "annotation_position": "bottom left"}
     figure.add_hline(y=exact, line=DOTTED, **said)
     figure.update_xaxes(title_text="bytes of the artifact [byte]", exponentformat="none")

@@ -71,35 +71,27 @@ def by_role(
         Name of a matrix to be drawn larger.
     """
     traces = []
+    thin = {"type": "data", "thickness": 1, "width": 0}
+    shared = {"mode": "markers+text", "textposition": "middle right", "hoverinfo": "text"}
     for at, role in enumerate(dict.fromkeys([*ROLES, *ds.role.values])):
         here = np.flatnonzero(ds.role.values == role)
-        points = [ds.isel(matrix=index) for index in here]
         names = ds.matrix.values[here].tolist()
-        thin = {"type": "data", "thickness": 1, "width": 0}
+        x, y = (rounded(values[here]) for values in places)
         spread = {
             side: thin | {end: rounded(values[here]) for end, values in ends.items()}
             for side, ends in bars.items()
         }
-        traces.append(
-            go.Scatter(
-                x=rounded(places[0][here]),
-                y=rounded(places[1][here]),
-                mode="markers+text",
-                text=[str(point.block.item()) if point.block >= 0 else "" for point in points],
-                textposition="middle right",
-                name=escaped(role),
-                legendgroup=escaped(role),
-                marker={"size": 11, "color": (*SERIES, GREY)[min(at, len(SERIES))]},
-                marker_symbol=[SYMBOLS[at] + "-open" * int(each) for each in hollow[here]],
-                customdata=names,
-                meta={"sets": "matrix"},
-                hovertext=[hover(e, title=escaped(n)) for e, n in zip(points, names, strict=True)],
-                hoverinfo="text",
-                **spread,
-            )
+        trace = go.Scatter(
+            x=x, y=y, name=escaped(role), legendgroup=escaped(role), **shared, **spread
         )
+        trace.text = [str(each) if each >= 0 else "" for each in ds.block.values[here]]
+        points = ((ds.isel(matrix=one), escaped(ds.matrix.values[one])) for one in here)
+        trace.hovertext = [hover(point, title=title) for point, title in points]
+        trace.marker = {"size": 11, "color": (*SERIES, GREY)[min(at, len(SERIES))]}
+        trace.marker.symbol = [SYMBOLS[at] + "-open" * int(each) for each in hollow[here]]
         if chosen in names:
-            traces[-1].marker.size = [18 if name == chosen else 11 for name in names]
+            trace.marker.size = [18 if name == chosen else 11 for name in names]
+        traces.append(trace.update(customdata=names, meta={"sets": "matrix"}))
     return traces
 
 

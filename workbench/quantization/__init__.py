@@ -10,6 +10,7 @@ from workbench.quantization.forecast import coded_bytes, gaussian_bytes
 from workbench.quantization.grid import Codes, Grid, clip_search, integer_grid, nearest, ternary
 from workbench.quantization.late import LateQuantization
 from workbench.quantization.margin_hinge import margin_hinge, measured_margin, survival
+from workbench.quantization.methods import METHODS, Method
 from workbench.quantization.rounding import awq_grid, even_slope_grid, factor, gptq
 from workbench.quantization.stored import (
     Judge,
@@ -23,11 +24,13 @@ from workbench.quantization.stored import (
 
 __all__ = [
     "CODECS",
+    "METHODS",
     "Codes",
     "Curvature",
     "Grid",
     "Judge",
     "LateQuantization",
+    "Method",
     "Quantizer",
     "account_table",
     "artifact_path",

@@ -130,7 +130,7 @@ def artifacts(record: Mapping[str, Any]) -> xr.Dataset:
 
 def frontier(ds: xr.Dataset) -> str:
     """Compare how the gap falls with bytes to what theory gives for each bit."""
-    ends = [ds.isel(setting=at) for at in (0, -1)]
+    ends = [ds.sortby("bytes").isel(setting=at) for at in (0, -1)]
     told = [f"{e.setting.item()} ({int(e.bytes):,} bytes) costs {_cost(e, 'gap')}" for e in ends]
     bits = 8 * float(ends[1].bytes - ends[0].bytes) / ds.attrs["parameters"]
     if bits == 0 or not all(float(each.gap) > 0 for each in ends):
