@@ -29,6 +29,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
+from copy import deepcopy
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -189,9 +190,9 @@ def _bend(rng: random.Random, value: Any) -> None:
             case 1 if isinstance(value, dict):
                 value[rng.choice([*PLACES, key + "x"])] = value.pop(key)
             case 2:
-                value[key] = rng.choice([value[each] for each in _keys(value)])
+                value[key] = deepcopy(rng.choice([value[each] for each in _keys(value)]))
             case _:
-                value[key] = rng.choice(VALUES)
+                value[key] = deepcopy(rng.choice(VALUES))  # never the same list in two places
         return
 
 

@@ -59,6 +59,9 @@ def artifact(*, planted=False, noise=False):
     lost = np.minimum(count, np.round(count * np.array(chance) * (2 if planted else 1)))
     cell = ("part", "bin")
     data |= {
+        "divergence": variable((), 0.05, "KL", "nat/token"),
+        "divergence_standard_error": variable((), 0.002, "its error", "nat/token"),
+        "agreeing": variable((), 3600, "agreeing", "token"),
         "noise": variable("part", [0.5, 0.7], "noise", "nat"),
         "kept_first": variable(cell, [count, count // 10], "first", "token"),
         "flipped": variable(cell, [lost, lost // 10], "lost", "token"),

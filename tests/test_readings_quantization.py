@@ -36,7 +36,11 @@ def test_noise_and_gaps_are_not_judged():
 
 def test_tokens_and_bytes():
     said = readings.quantized_tokens(artifact())
-    assert "continuation tokens pay" in said and said.endswith("training tokens pays 75%.")
+    assert (
+        "continuation tokens pay" in said
+        and "training tokens pays 75%. The divergence is 0.0500 +- 0.0020" in said
+    )
+    assert said.endswith("3,600/4,096 first predictions stay.")
     said = readings.quantized_bytes(artifact(planted=True))
     assert "block 1 feedforward_out takes 1,300" in said
     assert "buys most in block 1 value: 512 bytes for about three quarters of +0.2000" in said

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import entropy, norm, spearmanr
 
+from workbench import plots, readings
 from workbench import quantization as library
 from workbench.diagnostics import as_rows, culprits, diagnose, diagnostics, quantization, sample
 from workbench.diagnostics import effective_rank as effective_rank_of
@@ -218,6 +219,10 @@ def test_nothing_changed_costs_nothing(network, rows, quantizer):
     assert np.isnan(same.rho.sel(predictor=["kurtosis", "weight_error"])).all()
     assert (same.bits_per_weight >= 16).all() and np.isnan(same.fragile).all()
     assert (same.saturated == 0).all()
+    assert "which is noise" in readings.quantization(same)
+    for noun in ("quantized_tokens", "quantized_bytes", "survival", "predictors"):
+        assert "nan" not in getattr(readings, noun)(same.fillna(0))
+    assert plots.quantization(same).data and plots.survival(same).data
 
 
 def test_a_matrix_that_is_clipped_is_saturated_and_pays(network, rows, quantizer, tensors, found):

@@ -257,8 +257,7 @@ def _artifact(run: OpenRun) -> Path | None:
     """Return the artifact of a run, if it was made of the weights that the run has."""
     path, record = run.folder.path / "artifact.wba", run.record
     made = (record.get("artifacts") or {}).get(record.get("artifact"), {})
-    fresh = made.get("weights") in (None, run.folder.weights())
-    return path if fresh and path.exists() else None
+    return path if path.exists() and made.get("weights") in (None, run.folder.weights()) else None
 
 
 def _covering(data: Data, n_id: int) -> Data:

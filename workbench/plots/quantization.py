@@ -9,6 +9,7 @@ from workbench.plots.by_run import overlaid
 from workbench.plots.rank_corners import by_role
 from workbench.plots.style import BLUE, GREY, VERMILLION, axis_title, escaped, rounded, styled
 
+LEAST = 1e-12  # error that is drawn: exact matrices stand at 120 dB
 DOTTED = {"color": GREY, "width": 1, "dash": "dot"}
 
 
@@ -35,7 +36,8 @@ def quantization(ds: xr.Dataset, *, along: str = "predicted_cost", chosen: str =
     shown = np.maximum(cost, foot)
     down = shown - np.clip(cost - wide, foot, shown)
     bars = {"error_y": {"array": np.maximum(cost + wide - shown, 0), "arrayminus": down}}
-    signal = [-10 * np.log10(ds[f"{name}_error"].values) for name in ("weight", "output")]
+    errors = [np.maximum(ds[f"{name}_error"].values, LEAST) for name in ("weight", "output")]
+    signal = [-10 * np.log10(each) for each in errors]
     facts = ds.drop_dims([dim for dim in ds.dims if dim != "matrix"])
     facts = facts[[name for name in facts if facts[name].dims]]
     look = {"hollow": cost <= wide, "chosen": chosen}
@@ -44,7 +46,9 @@ def quantization(ds: xr.Dataset, *, along: str = "predicted_cost", chosen: str =
         figure.add_traces(by_role(facts, places, bars=more, **look), rows=1, cols=col)
         if col == 2 or along == "predicted_cost":
             both = np.concatenate(places)
-            ends = rounded([np.nanmin(np.maximum(both, foot) if col == 1 else both), both.max()])
+            ends = rounded(
+                [np.nanmin(np.maximum(both, foot) if col == 1 else both), np.nanmax(both)]
+            )
             line = {"mode": "lines", "line": DOTTED, "hoverinfo": "skip", "showlegend": False}
             figure.add_scatter(x=ends, y=ends, **line, row=1, col=col)
     figure.for_each_trace(lambda trace: trace.update(showlegend=False), selector={"xaxis": "x2"})

@@ -35,8 +35,12 @@ from workbench.quantization.range_coder import Coder, code_matrix
 MAGIC = b"WBA1"
 CHECK = 16  # bytes of the checksum
 MOST_HEADER = 2**20  # bytes
-MOST_PER_BYTE = 4096  # weights that one byte may stand for; more is a lie about the shape
+MOST_PER_BYTE = 256  # weights that one byte may stand for; more is a lie about the shape
 Parameters = Mapping[str, Codes | Tensor]
+DAMAGE = (  # what reading meets in a file that is none, or was altered by somebody who seals it
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError),
+    *(AssertionError, struct.error),
+)
 
 
 def write_artifact(config: ModelConfig, tensors: Parameters, path: Path) -> dict[str, int]:
@@ -156,16 +160,16 @@ def open_artifact(path: Path) -> tuple[Network, dict[str, Codes | Tensor]]:
     try:
         config, tensors = unpack(content)
         network = Network(config)
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, struct.error) as error:
+        values = {n: e.values() if isinstance(e, Codes) else e for n, e in tensors.items()}
+        if not all(bool(each.isfinite().all()) for each in values.values()):
+            raise ValueError("weights that are not finite")
+    except DAMAGE as error:
         raise InputError(
             path,
             expected="an artifact of this library (.wba)",
             found=str(error) or type(error).__name__,
             remedy="Copy it again, or write it again with: python -m workbench quantize.",
         ) from error
-    values = {
-        name: each.values() if isinstance(each, Codes) else each for name, each in tensors.items()
-    }
     network.load_state_dict(values)
     return network.eval(), tensors
 
@@ -187,6 +191,9 @@ def unpack(content: bytes) -> tuple[ModelConfig, dict[str, Codes | Tensor]]:
         raise ValueError("a header longer than the file")
     header = json.loads(content[8 : 8 + length])
     config = from_json(header["model"])
+    least = config.d_model * max(config.d_model, config.vocab_size, config.d_feedforward)
+    if config.n_layer > len(header["kinds"]) or least > MOST_PER_BYTE * len(content):
+        raise ValueError("more weights than such a file can hold")
     with torch.device("meta"):
         shapes = {name: tuple(each.shape) for name, each in Network(config).state_dict().items()}
     size = sum(int(np.prod(shape)) for shape in shapes.values())

@@ -56,12 +56,14 @@ def predictors(ds: xr.Dataset) -> str:
 
 
 def quantized_tokens(ds: xr.Dataset) -> str:
-    """Say which class pays most, and whether the rarer half of the text does."""
+    """Say which class pays most, whether the rarer half of the text does, and what changes."""
     most, share = ds.isel(token_class=int(ds.cost_by_class.values.argmax())), ds.cost_by_decile
+    kl = with_error(ds.divergence, ds.divergence_standard_error)
     return (
         f"Of {_cost(ds, 'cost_together')} {most.token_class.item()} tokens pay "
         f"{_cost(most, 'cost_by_class')}; the rarer half of the training tokens pays "
-        f"{float(share[:5].sum() / share.sum()):.0%}."
+        f"{float(share[:5].sum()) / (float(share.sum()) or 1):.0%}. The divergence is {kl} "
+        f"nat/token; {int(ds.agreeing):,}/{ds.attrs['tokens']:,} first predictions stay."
     )
 
 
@@ -69,7 +71,7 @@ def quantized_bytes(ds: xr.Dataset) -> str:
     """Say where another bit a weight would buy most: it saves three quarters of a cost."""
     worth, large = ds.cost / (ds.rows * ds.columns), ds.isel(matrix=int(ds.bytes.values.argmax()))
     at = int(worth.where(ds.cost > 2 * ds.cost_standard_error).fillna(-1).values.argmax())
-    here, typical = ds.isel(matrix=at), float(abs(worth).median())
+    here, typical = ds.isel(matrix=at), float(abs(worth).median()) or 1.0
     return (
         f"Of {ds.attrs['bytes']:,} bytes {_name(large)} takes {int(large.bytes):,}. Another bit a "
         f"weight buys most in {_name(here)}: {int(here.rows * here.columns) / 8:,.0f} bytes for "
