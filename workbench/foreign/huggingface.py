@@ -104,10 +104,7 @@ def read_huggingface(
     path = Path(path)
     check_length(path, sequence_length)
     folder = path.parent if path.is_file() else path
-    config = _json(folder / "config.json")
-    if not isinstance(config, dict):
-        found = type(config).__name__
-        raise ArchMismatch(folder, [problem("arch-config", "config.json", "an object", found)])
+    config = _config(folder)
     try:
         whole = _stored(folder)
     except ArchMismatch as error:  # the files say nothing of it
@@ -144,6 +141,15 @@ def read_huggingface(
             "ignored": sorted(whole.keys() - stored.keys()),
         },
     )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """Read config.json."""
+    config = _json(folder / "config.json")
+    if not isinstance(config, dict):
+        found = type(config).__name__
+        raise ArchMismatch(folder, [problem("arch-config", "config.json", "an object", found)])
+    return config
 
 
 def _files(folder: Path, stored: Mapping[str, Stored], *, named: Path) -> set[Path]:

@@ -88,12 +88,7 @@ def read_parameter_golf(
     """
     path = Path(path)
     check_length(path, overrides.get("sequence_length"))
-    with _reading(path):
-        tensors = _tensors(path)
-        size = sum(tensor.numel() for tensor in tensors.values())
-        shape = to_json(config_from_state(tensors))
-        if shape["n_layer"] > min(len(tensors), LAYERS):
-            raise ValueError(f"{len(tensors)} tensors for {shape['n_layer']} blocks")
+    tensors, shape, size = _shaped(path)
     log = log or _beside(path, LOGS, "log", lambda each: _n_parameter(each) == size)
     if log:
         check_file(Path(log))
@@ -129,6 +124,17 @@ def read_parameter_golf(
             **parameter_golf_log.notes(text, metrics, is_quantized=path.suffix == ".ptz"),
         },
     )
+
+
+def _shaped(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], int]:
+    """Read tensors, the shape of the network that they tell, and how many numbers they hold."""
+    with _reading(path):
+        tensors = _tensors(path)
+        size = sum(tensor.numel() for tensor in tensors.values())
+        shape = to_json(config_from_state(tensors))
+        if shape["n_layer"] > min(len(tensors), LAYERS):
+            raise ValueError(f"{len(tensors)} tensors for {shape['n_layer']} blocks")
+    return tensors, shape, size
 
 
 def _has_ids(count: int, path: Path) -> bool:

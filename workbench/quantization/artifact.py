@@ -193,7 +193,7 @@ def unpack(content: bytes) -> tuple[ModelConfig, dict[str, Codes | Tensor]]:
     config = from_json(header["model"])
     least = config.d_model * max(config.d_model, config.vocab_size, config.d_feedforward)
     if config.n_layer > len(header["kinds"]) or least > MOST_PER_BYTE * len(content):
-        raise ValueError("more weights than such a file can hold")
+        raise ValueError(f"at least {least:,} weights in {len(content):,} bytes")
     with torch.device("meta"):
         shapes = {name: tuple(each.shape) for name, each in Network(config).state_dict().items()}
     size = sum(int(np.prod(shape)) for shape in shapes.values())
