@@ -28,8 +28,8 @@ demo: $(STAMP)  ## train, quantise and probe the runs demo and demo-world; rende
 	{ $(RUN) -m workbench train --name demo-world --replace $(WORLD) && \
 	  $(RUN) -m workbench diagnose demo-world; } >$$log 2>&1 & world=$$!; \
 	$(RUN) -m workbench train --name demo --replace -p steps 160 -p warmdown_steps 48 && \
-	$(RUN) -m workbench quantize demo && \
-	$(RUN) -m workbench diagnose demo && { wait $$world || { cat $$log; exit 1; }; }
+	$(RUN) -m workbench diagnose demo && \
+	$(RUN) -m workbench quantize demo && { wait $$world || { cat $$log; exit 1; }; }
 	$(RUN) -m workbench report demo demo-world --output reports/rendered/demo.html
 	@$(RUN) -m workbench evaluate demo; $(RUN) -m workbench evaluate demo --artifact
 	@echo "open reports/rendered/demo.html in a browser"

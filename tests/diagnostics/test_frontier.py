@@ -5,7 +5,8 @@ import pytest
 import torch
 import xarray as xr
 
-from workbench.diagnostics import as_rows, cheapest, frontier
+from workbench import readings
+from workbench.diagnostics import as_rows, frontier
 from workbench.quantization import METHODS, quantizer, with_values
 from workbench.result import variable
 
@@ -44,7 +45,13 @@ def test_bytes_at_a_cost_lie_between_the_settings():
     }
     method = ["one"] * 3 + ["two"] * 3
     found = xr.Dataset(data, {"setting": [*"abcdef"], "method": ("setting", method)})
-    bytes_ = cheapest(found, 0.02).bytes
+    bytes_ = readings.cheapest(found, 0.02).bytes
     assert list(bytes_.setting.values) == ["two", "one"]
     assert float(bytes_.sel(setting="one")) == pytest.approx(150)  # halfway in octaves
-    assert np.isnan(cheapest(found, 0.001).bytes.sel(setting="one")), "there it is only noise"
+    assert np.isnan(readings.cheapest(found, 0.001).bytes.sel(setting="one")), (
+        "there it is only noise"
+    )
+    said = readings.frontier(found)
+    assert said.startswith("At 0.040 bit/byte two takes") and "one" in said
+    noise = found.assign(gap_standard_error=found.gap)
+    assert "noise" in readings.frontier(noise)

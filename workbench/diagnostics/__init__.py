@@ -15,7 +15,7 @@ from workbench.diagnostics.damping import damping, final_states
 from workbench.diagnostics.diagnose import diagnose, diagnostics, save_diagnosis
 from workbench.diagnostics.effective_rank import effective_rank
 from workbench.diagnostics.embedding import embedding
-from workbench.diagnostics.frontier import cheapest, frontier
+from workbench.diagnostics.frontier import frontier
 from workbench.diagnostics.head_rank import head_rank
 from workbench.diagnostics.intervention import (
     Intervention,
@@ -80,7 +80,6 @@ __all__ = [
     "audit_sample",
     "branch_states",
     "calibration",
-    "cheapest",
     "chosen_states",
     "components",
     "confusions",

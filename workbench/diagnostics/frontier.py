@@ -60,24 +60,3 @@ def frontier(
     about = {"exact": float(rows.ratio(base)[0]), "parameters": weights}
     coords = {"setting": list(labels), "method": ("setting", list(names))}
     return check(xr.Dataset(data, coords, about))
-
-
-def cheapest(found: xr.Dataset, gap: float) -> xr.Dataset:
-    """Interpolate the bytes at which each method costs `gap`, between its settings.
-
-    The logarithm of the gap is taken as linear in the bytes, as theory has it.
-
-    Returns
-    -------
-    Dataset
-        By ``setting``, now a method each: `bytes`, NaN where its settings do not reach that far
-        or cost no more than noise.
-    """
-    size = {}
-    for name, each in found.groupby("method"):
-        points = each.where(each.gap > 2 * each.gap_standard_error, drop=True).sortby("gap")
-        known = len(points.gap) > 1 and points.gap[0] <= gap <= points.gap[-1]
-        at, logs = points.bytes.values, np.log(points.gap.values)
-        size[name] = float(np.interp(np.log(gap), logs, at)) if known else np.nan
-    told = variable("setting", list(size.values()), f"bytes at {gap:g} bit/byte", "byte")
-    return check(xr.Dataset({"bytes": told}, {"setting": list(size)}).sortby("bytes"))

@@ -13,14 +13,13 @@ from workbench.readings.attention import attention
 from workbench.readings.components import components
 from workbench.readings.damping import damping
 from workbench.readings.effective_rank import effective_rank
+from workbench.readings.frontier import artifacts, cheapest, frontier
 from workbench.readings.logit_lens import logit_lens
 from workbench.readings.logit_prior import logit_prior, what_to_mend
 from workbench.readings.mixing import mixing
 from workbench.readings.phrasing import printable, visible
 from workbench.readings.quantization import (
-    artifacts,
     culprits,
-    frontier,
     predictors,
     quantization,
     quantized_bytes,
@@ -58,6 +57,7 @@ __all__ = [
     "activation",
     "alpha_curve",
     "artifacts",
+    "cheapest",
     "attention",
     "calibration",
     "checkpoints",

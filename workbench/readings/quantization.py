@@ -1,14 +1,10 @@
 """What quantisation costs say: who pays, what foretells it, and where more bytes would help."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
 from workbench.readings.notation import with_error
 from workbench.readings.phrasing import capital, listed
-from workbench.result import check, variable
 
 AGREE = 0.5  # rank correlation below which two errors do not tell the same
 
@@ -109,36 +105,6 @@ def culprits(ds: xr.Dataset) -> str:
     if left - 2 * ds.attrs["cost_standard_error"] > healthy:
         why = "of no tensor alone: too coarse all over"
     return f"No culprit: {cost:.4f} bit/byte is {why} {after}."
-
-
-def artifacts(record: Mapping[str, Any]) -> xr.Dataset:
-    """Collect the artifacts in a run's record, smallest first.
-
-    Returns
-    -------
-    Dataset
-        By ``setting``, their names: `bytes`, and the `gap` in bits per byte over the float model
-        with its standard error. Attrs `exact`, its bits per byte, and `parameters`.
-    """
-    made = sorted(record["artifacts"].items(), key=lambda each: each[1]["bytes"])
-    units = {"bytes": "byte", "gap": "bit/byte", "gap_standard_error": "bit/byte"}
-    data = {
-        name: variable("setting", np.array([e.get(name) for _, e in made], float), name, unit)
-        for name, unit in units.items()
-    }
-    about = {"exact": record["evaluation"]["bits_per_byte"], "parameters": record["parameters"]}
-    return check(xr.Dataset(data, {"setting": [name for name, _ in made]}, about))
-
-
-def frontier(ds: xr.Dataset) -> str:
-    """Compare how the gap falls with bytes to what theory gives for each bit."""
-    ends = [ds.sortby("bytes").isel(setting=at) for at in (0, -1)]
-    told = [f"{e.setting.item()} ({int(e.bytes):,} bytes) costs {_cost(e, 'gap')}" for e in ends]
-    bits = 8 * float(ends[1].bytes - ends[0].bytes) / ds.attrs["parameters"]
-    if bits == 0 or not all(float(each.gap) > 0 for each in ends):
-        return f"{capital(told[0])}: no slope to compare with theory."
-    slope = 10 * np.log10(float(ends[0].gap / ends[1].gap)) / bits
-    return f"{capital(' and '.join(told))}: {slope:.1f} dB for each bit a weight, 6.02 in theory."
 
 
 def _name(point: xr.Dataset) -> str:
