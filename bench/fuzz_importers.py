@@ -480,7 +480,8 @@ def outcome(place: Path, case: int, seed: int, only: Steps, data: Any) -> str:
         foreign = read_foreign(path, dtype=rng.choice(["float32", "bfloat16"]), **given)
         assert foreign.tokenizer is not None
         loaded = load_tokenizer(foreign.tokenizer)
-        preflight_tokenizer(loaded, foreign.network.config)
+        beside = {"model_path": path, "tokenizer_path": foreign.tokenizer}
+        preflight_tokenizer(loaded, foreign.network.config, **beside)
         run = adopt("fuzzed", foreign, data, path=path)
         foreign.network(torch.arange(5)[None])
         said = "loaded"

@@ -209,3 +209,13 @@ def test_starting_points(tmp_path, monkeypatch, tiny_network):
         starting_point(
             preset("demo", n_layer=2, d_model=16, vocab_size=300), seed=4, parent="origin"
         )
+
+
+def test_tensors_of_one_memory_are_taken_apart(tmp_path):
+    shared = torch.arange(6.0)
+    torch.save({"a": shared[:3], "b": shared[3:], "c": torch.ones(2)}, tmp_path / "w.pt")
+    found = read_state(tmp_path / "w.pt")
+    found["a"].fill_(9.0)
+    assert found["b"].tolist() == [3.0, 4.0, 5.0] and found["a"].tolist() == [9.0] * 3
+    places = {each.untyped_storage().data_ptr() for each in found.values()}
+    assert len(places) == 3

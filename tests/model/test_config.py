@@ -192,3 +192,11 @@ def test_json_round_trip(n_layer, groups, tied, base, cap, scaling, mechanism):
     )
     text = json.dumps(to_json(config), allow_nan=False)
     assert from_json(json.loads(text)) == config
+
+
+@pytest.mark.parametrize(
+    "fields", [{"n_layer": True}, {"rope_base": 10**400}, {"norm_eps": 10**400, "softcap": None}]
+)
+def test_numbers_that_are_none_are_refused(fields):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        ModelConfig(**fields)

@@ -185,7 +185,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     plain = [each for each in tensors if each.layout is torch.strided and each.device.type == "cpu"]
     if len(plain) < len(tensors) or sum(each.nbytes for each in plain) > len(raw):
         raise ValueError("tensors larger than the file")
-    return dequantize(found) if is_packed else dict(found)
+    return apart(dequantize(found) if is_packed else found)
 
 
 def _beside(

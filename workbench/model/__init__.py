@@ -1,6 +1,7 @@
 """Configuration, network, sites and checkpoints."""
 
 from workbench.model.checkpoint import (
+    apart,
     assemble,
     config_from_state,
     load_model,
@@ -24,6 +25,7 @@ __all__ = [
     "Network",
     "RopeScaling",
     "ValueResidualConfig",
+    "apart",
     "assemble",
     "config_from_state",
     "from_json",

@@ -1,6 +1,7 @@
 """Weights and configuration in and out of files; nothing here executes what a file says."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,14 @@ def read_state(path: Path, *, dtype: torch.dtype | None = None) -> dict[str, Ten
             found=type(found).__name__,
             remedy="Save model.state_dict().",
         )
-    return found
+    return apart(found)
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors that share memory, which could be neither saved again nor trained apart."""
+    places = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
+    shared = {n for n, t in tensors.items() if places[t.untyped_storage().data_ptr()] > 1}
+    return {name: t.clone() if name in shared else t for name, t in tensors.items()}
 
 
 def read_header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:

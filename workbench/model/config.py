@@ -1,6 +1,6 @@
 """Shape of the network and its presets."""
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -9,6 +9,7 @@ from workbench.folder import InputError, find_run, nearest, read_json
 from workbench.model.rotary import RopeScaling
 from workbench.model.value_residual import ValueResidualConfig
 
+LARGEST = sys.float_info.max
 MECHANISMS = {"value_residual": ValueResidualConfig, "rope_scaling": RopeScaling}
 
 
@@ -48,10 +49,10 @@ class ModelConfig:
             if get_origin(kind) is Literal and value not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
             is_count = kind is int or (int in allowed and value is not None)
-            if is_count and (not isinstance(value, int) or value < 1):
+            if is_count and (type(value) is not int or value < 1):  # nor true, which counts as 1
                 raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
             is_size = kind is float or (float in allowed and value is not None)
-            if is_size and not (isinstance(value, int | float) and 0 < value < math.inf):
+            if is_size and not (isinstance(value, int | float) and 0 < value <= LARGEST):
                 raise ValueError(f"{name} must be positive and finite, got {value!r}")
         if self.head_width is None and self.d_model % self.n_head:
             raise ValueError(f"n_head {self.n_head} does not divide d_model {self.d_model}")
