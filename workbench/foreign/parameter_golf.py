@@ -22,7 +22,7 @@ from workbench.folder import InputError, replacing
 from workbench.foreign import parameter_golf_log
 from workbench.foreign.loaded import CHECK, LAYERS, Foreign, check_file, check_length
 from workbench.foreign.parameter_golf_int8 import dequantize, quantize
-from workbench.model.checkpoint import assemble, config_from_state, sha256, state
+from workbench.model.checkpoint import apart, assemble, config_from_state, sha256, state
 from workbench.model.config import ModelConfig, preset, to_json
 from workbench.model.network import Network
 from workbench.text import load_tokenizer
@@ -134,7 +134,7 @@ def _shaped(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], int]:
         shape = to_json(config_from_state(tensors))
         if shape["n_layer"] > min(len(tensors), LAYERS):
             raise ValueError(f"{len(tensors)} tensors for {shape['n_layer']} blocks")
-    return tensors, shape, size
+    return apart(tensors), shape, size
 
 
 def _has_ids(count: int, path: Path) -> bool:
@@ -185,7 +185,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     plain = [each for each in tensors if each.layout is torch.strided and each.device.type == "cpu"]
     if len(plain) < len(tensors) or sum(each.nbytes for each in plain) > len(raw):
         raise ValueError("tensors larger than the file")
-    return apart(dequantize(found) if is_packed else found)
+    return dequantize(found) if is_packed else dict(found)
 
 
 def _beside(

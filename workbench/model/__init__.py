@@ -1,7 +1,6 @@
 """Configuration, network, sites and checkpoints."""
 
 from workbench.model.checkpoint import (
-    apart,
     assemble,
     config_from_state,
     load_model,
@@ -25,7 +24,6 @@ __all__ = [
     "Network",
     "RopeScaling",
     "ValueResidualConfig",
-    "apart",
     "assemble",
     "config_from_state",
     "from_json",
