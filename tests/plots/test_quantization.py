@@ -121,5 +121,9 @@ def test_methods_are_lines_of_their_own():
     figure = plots.frontier(ds.assign_coords(method=("setting", ["a", "b", "a"])))
     curve, one, two = figure.data
     assert (one.name, list(one.x), list(two.x)) == ("a", [2000, 3000], [1000])
-    assert curve.x[0] == 1000 and curve.y[0] == pytest.approx(1.66)
+    assert curve.x[0] == 1000 and curve.y[0] == pytest.approx(0.16), "through the least cost"
+    assert figure.layout.yaxis.type == "log" and list(two.y) == [0.16]
+    figure = plots.frontier(ds.assign_coords(method=("setting", [*"abc"])))
+    marks = {(each.marker.symbol, each.line.color) for each in figure.data[1:]}
+    assert len(marks) == 3
     assert readings.frontier(ds).startswith("Small (1,000 bytes)")

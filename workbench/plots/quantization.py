@@ -7,9 +7,19 @@ from plotly.subplots import make_subplots
 
 from workbench.plots.by_run import overlaid
 from workbench.plots.rank_corners import by_role
-from workbench.plots.style import BLUE, GREY, VERMILLION, axis_title, escaped, rounded, styled
+from workbench.plots.style import (
+    BLUE,
+    GREY,
+    SERIES,
+    VERMILLION,
+    axis_title,
+    escaped,
+    rounded,
+    styled,
+)
 
 LEAST = 1e-12  # error that is drawn: exact matrices stand at 120 dB
+SYMBOLS = ("circle", "square", "diamond")  # of the next methods, once colours are used up
 DOTTED = {"color": GREY, "width": 1, "dash": "dot"}
 
 
@@ -90,31 +100,42 @@ def survival(ds: xr.Dataset) -> go.Figure:
 
 @overlaid
 def frontier(ds: xr.Dataset) -> go.Figure:
-    """Draw the bits per byte of every artifact against its bytes.
+    """Draw what every artifact costs against its bytes; of methods on a logarithmic axis.
 
     The curve is the slope of rate-distortion theory, 6.02 dB a bit: another bit for each weight
-    divides the gap of the smallest artifact by four. The dotted line is the float model.
+    divides the gap of the smallest artifact by four. Of a run's artifacts, the dotted line is the
+    float model.
 
     Parameters
     ----------
     ds : Dataset
-        Of `readings.artifacts`, or of `diagnostics.frontier`: then with a colour for each method.
+        Of `readings.artifacts`, or of `diagnostics.frontier`: then with a colour and a mark for
+        each method, where its cost is more than noise.
     """
-    ds, exact = ds.sortby("bytes"), ds.attrs["exact"]
-    size, gap = ds.bytes.values, ds.gap.values
+    ds, by_method = ds.sortby("bytes"), "method" in ds.coords
+    if by_method:
+        ds = ds.where((ds.gap > 0) & ~(ds.gap <= 2 * ds.gap_standard_error), drop=True)
+    exact, size = 0.0 if by_method else ds.attrs["exact"], ds.bytes.values
+    first = ds.isel(setting=int(np.argmin(ds.gap.values)) if by_method else 0)
     curve = np.linspace(size[0], size[-1] + ds.attrs["parameters"] / 16, 40)
-    gaps = gap[0] * 4.0 ** (-8 * (curve - size[0]) / ds.attrs["parameters"])
+    gaps = float(first.gap) * 4.0 ** (-8 * (curve - float(first.bytes)) / ds.attrs["parameters"])
     look = {"mode": "lines", "line": {"color": GREY}, "hoverinfo": "skip", "name": "6.02 dB a bit"}
     figure = go.Figure(go.Scatter(x=rounded(curve, 9), y=rounded(exact + gaps, 6), **look))
-    for name, each in ds.groupby("method") if "method" in ds.coords else [("artifacts", ds)]:
+    groups = list(ds.groupby("method")) if by_method else [("artifacts", ds)]
+    for number, (name, each) in enumerate(groups):
         words = [escaped(setting) for setting in each.setting.values]
         bars = {"array": rounded(2 * each.gap_standard_error)}
-        look = {"mode": "lines+markers" if "method" in ds.coords else "markers+text", "text": words}
+        look = {"mode": "lines+markers" if by_method else "markers+text", "text": words}
         look |= {"textposition": "top right", "name": escaped(name)}
+        look |= {"marker": {"size": 9, "symbol": SYMBOLS[number // len(SERIES) % len(SYMBOLS)]}}
+        look |= {"line": {"color": SERIES[number % len(SERIES)]}}
         x, y = rounded(each.bytes, 9), rounded(exact + each.gap, 6)
-        figure.add_scatter(x=x, y=y, error_y=bars, marker_size=9, **look)
-    said = {"annotation_text": "the float model", "annotation_position": "bottom left"}
-    figure.add_hline(y=exact, line=DOTTED, **said)
+        figure.add_scatter(x=x, y=y, error_y=bars, **look)
+    title = "bits per byte over the float model [bit/byte]"
+    if not by_method:
+        said = {"annotation_text": "the float model", "annotation_position": "bottom left"}
+        figure.add_hline(y=exact, line=DOTTED, **said)
+        title = "bits per byte of the text [bit/byte]"
     figure.update_xaxes(title_text="bytes of the artifact [byte]", exponentformat="none")
-    figure.update_yaxes(title_text="bits per byte of the text [bit/byte]")
-    return styled(figure, height=380)
+    figure.update_yaxes(title_text=title, **({"type": "log", "exponentformat": "none"} if by_method else {}))
+    return styled(figure, height=480 if by_method else 380)
