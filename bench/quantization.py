@@ -55,7 +55,8 @@ def least(
     start = sum(within) / 2
     highest(measure, target, start=start, slope=0.03, within=within, tolerance=3e-5)
     good = [each for each in tried.values() if each["bits_per_byte"] <= target]
-    return min(good, key=lambda each: each["bytes"])
+    nothing = {"bytes": math.inf, "bits_per_byte": math.nan}
+    return min(good, key=lambda each: each["bytes"], default=nothing)
 
 
 def compare(name: str, tokens: int | None) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def compare(name: str, tokens: int | None) -> dict[str, Any]:
                 score,
                 run.model,
                 target,
-                within=(-3, 1),
+                within=(-4, 1),
             )
             | {"ratio": ratio}
             for ratio in RATIOS
