@@ -16,7 +16,7 @@ from workbench.quantization.artifact import MAGIC, open_artifact, pack, unpack, 
 from workbench.quantization.budget import Quantizer, with_values
 from workbench.quantization.curvature import curvature
 from workbench.quantization.grid import Codes, integer_grid, nearest, ternary
-from workbench.quantization.rounding import awq_grid
+from workbench.quantization.rounding import awq_grid, dead_zone
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,18 @@ def test_every_kind_of_grid_is_stored(tiny_network_shared, tmp_path):
     network, _ = open_artifact(tmp_path / "a.wba")
     expected = with_values(tiny_network_shared, tensors).state_dict()
     assert all(torch.equal(expected[n], each) for n, each in network.state_dict().items())
+
+
+def test_shrunken_values_are_stored(tiny_network_shared, quantizer):
+    name = "blocks.1.mlp.fc.weight"
+    weight = tiny_network_shared.state_dict()[name]
+    made = dead_zone(weight, integer_grid(weight, bits=3), quantizer.factors(name))
+    assert 0 < made.grid.shrink < 0.5
+    content, _ = pack(quantizer.model.config, {**quantizer.codes(0.01), name: made})
+    again = unpack(content)[1][name]
+    assert torch.equal(again.values(), made.values())
+    with pytest.raises(ValueError, match="shrunken"):
+        unpack(with_header(content, lambda header: header["shrinks"].update({name: 0.9})))
 
 
 def test_a_fresh_process_computes_the_same_logits(quantizer, tmp_path):

@@ -137,5 +137,7 @@ def frontier(ds: xr.Dataset) -> go.Figure:
         figure.add_hline(y=exact, line=DOTTED, **said)
         title = "bits per byte of the text [bit/byte]"
     figure.update_xaxes(title_text="bytes of the artifact [byte]", exponentformat="none")
-    figure.update_yaxes(title_text=title, **({"type": "log", "exponentformat": "none"} if by_method else {}))
+    figure.update_yaxes(title_text=title, exponentformat="none")
+    if by_method:
+        figure.update_yaxes(type="log")
     return styled(figure, height=480 if by_method else 380)

@@ -11,7 +11,7 @@ from workbench.quantization.grid import Codes, Grid, clip_search, integer_grid, 
 from workbench.quantization.late import LateQuantization
 from workbench.quantization.margin_hinge import margin_hinge, measured_margin, survival
 from workbench.quantization.methods import METHODS, Method
-from workbench.quantization.rounding import awq_grid, even_slope_grid, factor, gptq
+from workbench.quantization.rounding import awq_grid, dead_zone, even_slope_grid, factor, gptq
 from workbench.quantization.stored import (
     Judge,
     account_table,
@@ -40,6 +40,7 @@ __all__ = [
     "codec_bytes",
     "coded_bytes",
     "curvature",
+    "dead_zone",
     "entropy_bytes",
     "evaluate_artifact",
     "even_slope_grid",

@@ -4,7 +4,8 @@ Layout of a ``.wba`` file, version 1, numbers little-endian::
 
     4 bytes   "WBA1"
     4 bytes   length of the header, uint32
-    header    JSON: the configuration where it differs from the defaults; groups of columns; for
+    header    JSON: the configuration where it differs from the defaults; groups of columns; how far
+              values are shrunken, where they are; for
               every tensor in order of the state dict a letter: p (codes, scales of quarter
               octaves), c (codes, float16 scales a row or group), C (and one a column), h
               (float16) or f (float32)
@@ -20,6 +21,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +78,11 @@ def pack(config: ModelConfig, tensors: Parameters) -> tuple[bytes, dict[str, int
         for name, each in tensors.items()
         if isinstance(each, Codes) and each.grid.row_scale.shape[1] > 1
     }
-    header = json.dumps(
-        {"model": told, "kinds": "".join(letters.values()), "groups": groups},
-        separators=(",", ":"),
-    ).encode()
+    about = {"model": told, "kinds": "".join(letters.values()), "groups": groups}
+    codes = {name: each for name, each in tensors.items() if isinstance(each, Codes)}
+    if shrinks := {n: each.grid.shrink for n, each in codes.items() if each.grid.shrink}:
+        about["shrinks"] = shrinks
+    header = json.dumps(about, separators=(",", ":")).encode()
     coder, bits, floats = Coder(), {}, {}
     for name, each in tensors.items():
         before = coder.bits
@@ -208,7 +211,13 @@ def unpack(content: bytes) -> tuple[ModelConfig, dict[str, Codes | Tensor]]:
     floats = memoryview(content)[start + 4 * words : -CHECK]
     groups = {name: int(header["groups"].get(name, 1)) for name in shapes}
     _check_length(kinds, shapes, groups, len(floats))
-    return config, _tensors(Coder(stream.astype(np.uint32)), kinds, shapes, groups, floats)
+    tensors = _tensors(Coder(stream.astype(np.uint32)), kinds, shapes, groups, floats)
+    for name, shrink in header.get("shrinks", {}).items():
+        each = tensors[name]
+        if not isinstance(each, Codes) or not 0 <= float(shrink) <= 0.5:
+            raise ValueError(f"values of {name} that are shrunken by {shrink!r}")
+        tensors[name] = replace(each, grid=replace(each.grid, shrink=float(shrink)))
+    return config, tensors
 
 
 def _float_shapes(

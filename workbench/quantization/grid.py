@@ -24,6 +24,8 @@ class Grid:
     row_scale: Tensor  # (R, group) float32, as stored
     column_scale: Tensor | None = None  # (C,) float32, as stored; None: all 1
     limit: int | None = None  # codes lie in [-limit, limit]; None: wherever they fall
+    dead_zone: float = 0.0  # share of a step by which a number must pass the middle to round up
+    shrink: float = 0.0  # share of a step by which values lie nearer to zero than their codes
 
     def steps(self, n_column: int) -> Tensor:
         """Return the distance between neighbouring values, (R, C) float32."""
@@ -40,7 +42,7 @@ class Codes:
 
     def values(self) -> Tensor:
         """Return the matrix, (R, C) float32: the same to the last bit wherever it is computed."""
-        return self.codes.float() * self.grid.steps(self.codes.shape[1])
+        return shrunken(self.codes.float(), self.grid) * self.grid.steps(self.codes.shape[1])
 
     @property
     def saturated(self) -> float:
@@ -52,8 +54,20 @@ class Codes:
 def nearest(weight: Tensor, grid: Grid) -> Codes:
     """Round every weight, (R, C), to the nearest value of its grid; ties go to the even code."""
     steps = grid.steps(weight.shape[1])
-    codes = torch.where(steps > 0, weight.float() / steps.clamp(min=TINY), 0).round()
-    return Codes(codes=bounded(codes, grid).int(), grid=grid)
+    codes = rounded(torch.where(steps > 0, weight.float() / steps.clamp(min=TINY), 0), grid)
+    return Codes(codes=codes.int(), grid=grid)
+
+
+def rounded(shares: Tensor, grid: Grid) -> Tensor:
+    """Round weights, in steps of their grid, to codes."""
+    if grid.dead_zone:
+        shares = shares.sign() * (shares.abs() + 0.5 - grid.dead_zone).floor()
+    return bounded(shares.round(), grid)
+
+
+def shrunken(codes: Tensor, grid: Grid) -> Tensor:
+    """Return the values of codes in steps: less than the codes where values are shrunken."""
+    return codes - grid.shrink * codes.sign() if grid.shrink else codes
 
 
 def bounded(codes: Tensor, grid: Grid) -> Tensor:

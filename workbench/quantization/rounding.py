@@ -6,7 +6,7 @@ References
 .. [2] Lifar et al., WaterSIC, 2026, https://arxiv.org/abs/2603.04956: a step for each column.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,9 +16,10 @@ from workbench.quantization.grid import (
     TINY,
     Codes,
     Grid,
-    bounded,
     integer_grid,
     power_scale,
+    rounded,
+    shrunken,
     stored_half,
 )
 
@@ -33,19 +34,34 @@ FLOOR = 1e-3  # of the mean: least curvature of a row, since a sample may never 
 class Factor:
     """What the order of columns makes of the curvature of their inputs."""
 
-    upper: Tensor  # (C, C) upper Cholesky factor of the damped inverse
+    upper: Tensor  # (C, C) upper Cholesky factor of the damped inverse, in order of rounding
     dead: Tensor  # (C,) bool, inputs that are never on
     condition: float  # of the damped curvature
+    order: Tensor | None = None  # (C,) columns as they are rounded; None: as they stand
+
+    @property
+    def own(self) -> Tensor:
+        """Diagonal of `upper` by column: the reciprocal of what an input has of its own, (C,)."""
+        diagonal = self.upper.diagonal()
+        return diagonal if self.order is None else diagonal[self.order.argsort()]
 
     @property
     def headroom(self) -> float:
         """What a step for each column gains over one step for all [dB]."""
-        energy = self.upper.diagonal()[~self.dead].square().reciprocal()
+        energy = self.own[~self.dead].square().reciprocal()
         return float(10 * torch.log10(energy.mean() / energy.log().mean().exp()))
 
 
-def factor(bend: Tensor, *, damping: float = DAMPING) -> Factor:
-    """Factorise the curvature of inputs, (C, C), for rounding in order of the columns.
+def factor(bend: Tensor, *, damping: float = DAMPING, loudest_first: bool = False) -> Factor:
+    """Factorise the curvature of inputs, (C, C), for rounding column after column.
+
+    Parameters
+    ----------
+    bend : (C, C) tensor
+    damping : float
+        Added to the diagonal, in shares of its mean.
+    loudest_first : bool
+        Round in order of falling energy of the inputs; else in order of the columns.
 
     Raises
     ------
@@ -60,11 +76,15 @@ def factor(bend: Tensor, *, damping: float = DAMPING) -> Factor:
     level = float(diagonal[~dead].mean()) if (~dead).any() else 1.0
     damped.diagonal().add_(damping * level)
     damped.diagonal()[dead] = level
+    order = damped.diagonal().argsort(descending=True, stable=True) if loudest_first else None
+    if order is not None:
+        damped = damped[order][:, order]
     root, failed = torch.linalg.cholesky_ex(damped)
     if failed or not torch.isfinite(root).all():
         raise ValueError("the curvature of the inputs is not positive definite")
     upper = torch.linalg.cholesky(torch.cholesky_inverse(root), upper=True)
-    return Factor(upper=upper, dead=dead, condition=float(torch.linalg.cond(damped)))
+    condition = float(torch.linalg.cond(damped))
+    return Factor(upper=upper, dead=dead, condition=condition, order=order)
 
 
 def gptq(weight: Tensor, grid: Grid, factors: Factor) -> Codes:
@@ -81,18 +101,42 @@ def gptq(weight: Tensor, grid: Grid, factors: Factor) -> Codes:
     left = weight.double().T.clone()  # (C, R): a column is one piece of memory
     left[factors.dead] = 0
     steps = grid.steps(weight.shape[1]).double().T.contiguous()
+    if factors.order is not None:
+        left, steps = left[factors.order], steps[factors.order]
     codes, error = torch.zeros_like(left), torch.zeros_like(left)
     upper = factors.upper
     for first in range(0, len(left), BLOCK):
         block = slice(first, min(first + BLOCK, len(left)))
         for at in range(block.start, block.stop):
-            rounded = torch.where(steps[at] > 0, left[at] / steps[at].clamp(min=TINY**2), 0).round()
-            codes[at] = bounded(rounded, grid)
-            error[at] = (left[at] - codes[at] * steps[at]) / upper[at, at]
+            shares = torch.where(steps[at] > 0, left[at] / steps[at].clamp(min=TINY**2), 0)
+            codes[at] = rounded(shares, grid)
+            error[at] = (left[at] - shrunken(codes[at], grid) * steps[at]) / upper[at, at]
             behind = slice(at + 1, block.stop)
             left[behind] -= upper[at, behind, None] * error[at]
         left[block.stop :] -= upper[block, block.stop :].T @ error[block]
+    if factors.order is not None:
+        codes = codes[factors.order.argsort()]
     return Codes(codes=codes.T.int().contiguous(), grid=grid)
+
+
+def dead_zone(weight: Tensor, grid: Grid, factors: Factor, *, width: float = 0.05) -> Codes:
+    """Round by `gptq` with a wider zero, and put the values where their weights lie on average.
+
+    Of independent normal weights it takes fewer bits at equal error below some three bits a
+    weight [1]_; through GPTQ and steps of even slope it did not, so nothing here does it unasked.
+
+    References
+    ----------
+    .. [1] Sullivan, Efficient scalar quantization of exponential and Laplacian random variables,
+       1996.
+    """
+    wide = replace(grid, dead_zone=width)
+    codes = gptq(weight, wide, factors).codes
+    shares = weight / grid.steps(weight.shape[1]).clamp(min=TINY)
+    some = codes != 0
+    gap = (codes - shares)[some] * codes[some].sign()
+    shrink = float(gap.mean().clamp(0.0, 0.5).half()) if some.any() else 0.0
+    return gptq(weight, replace(wide, shrink=shrink), factors)
 
 
 def even_slope_grid(bend: Curvature, factors: Factor, *, step: float) -> Grid:
@@ -114,7 +158,7 @@ def even_slope_grid(bend: Curvature, factors: Factor, *, step: float) -> Grid:
     rows = rows + FLOOR * rows.mean().clamp(min=torch.finfo(torch.float64).tiny)
     return Grid(
         row_scale=power_scale(step / rows.sqrt())[:, None],
-        column_scale=power_scale(factors.upper.diagonal()),
+        column_scale=power_scale(factors.own),
         limit=EXACT,
     )
 
