@@ -127,6 +127,7 @@ def main() -> None:
             target[f"artifact / {other}"]
             for each in runs.values()
             for target in each["targets"].values()
+            if 0 < target[f"artifact / {other}"] < math.inf
         ]
         result[f"geometric mean of bytes, artifact / {other}"] = math.exp(
             sum(map(math.log, ratios)) / len(ratios)

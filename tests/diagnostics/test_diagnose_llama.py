@@ -11,7 +11,7 @@ from workbench.diagnostics.sample import sample
 from workbench.model import new_network, preset
 from workbench.text.world import Record
 
-ABSENT = {"mixing", "routing_audit", "value_residual"}
+ABSENT = {"mixing", "quantization", "routing_audit", "value_residual"}
 
 
 def network(family, **fields):
@@ -32,7 +32,7 @@ def network(family, **fields):
         (
             "qwen3",
             {"value_residual": True, "head_width": 6, "output_bias": True},
-            {"routing_audit"},
+            {"quantization", "routing_audit"},
         ),
     ],
 )

@@ -1,7 +1,6 @@
 """What an artifact costs, by second routes, and planted defects that are found."""
 
 import importlib
-import json
 import math
 import shutil
 from dataclasses import replace
@@ -15,7 +14,15 @@ from scipy.stats import entropy, norm, spearmanr
 
 from workbench import plots, readings
 from workbench import quantization as library
-from workbench.diagnostics import as_rows, culprits, diagnose, diagnostics, quantization, sample
+from workbench.diagnostics import (
+    as_rows,
+    culprits,
+    diagnose,
+    diagnostics,
+    quantization,
+    sample,
+    save_diagnosis,
+)
 from workbench.diagnostics import effective_rank as effective_rank_of
 from workbench.evaluation import open_run
 from workbench.folder import InputError
@@ -289,6 +296,7 @@ def test_it_is_measured_where_there_is_an_artifact_of_these_weights(tiny_run, tm
     assert "quantize RUN" in diagnostics()["quantization"].missing(sample(run))
     with pytest.raises(InputError, match="no artifact: python -m workbench quantize RUN"):
         diagnose(run, only=["quantization"])
+    save_diagnosis(run, diagnose(run, only=["effective_rank"]))  # kept, though this comes later
     rows, scored = library.training_rows(run.data.train, sequence_length=16, n_row=16)
     made = library.quantizer(run.model, rows, scored).codes(step=0.01)
     path = run.folder.path / "artifact.wba"
@@ -300,7 +308,11 @@ def test_it_is_measured_where_there_is_an_artifact_of_these_weights(tiny_run, tm
     save({"quantization": measured}, tmp_path / "d.nc", provenance={})
     again = open_tree(tmp_path / "d.nc")["quantization"].to_dataset()
     assert again.equals(measured) and again.sizes["matrix"] == 13
+    kept = open_tree(save_diagnosis(run, {"quantization": measured})).children
+    assert set(kept) == {"effective_rank", "quantization"}
     whole = sample(run)
     assert set(whole.quantized[1]) == set(before)
-    record = {"artifact": "a", "artifacts": {"a": {"weights": "of another model"}}}
-    assert sample(replace(run, record=json.loads(json.dumps(run.record)) | record)).artifact is None
+    run.folder.update(artifact="a", artifacts={"a": {"weights": "of another model"}})
+    assert sample(run).artifact is None
+    run.folder.update(artifacts={"a": {"weights": run.folder.weights()}})
+    assert sample(run).artifact == path

@@ -139,25 +139,29 @@ def save_diagnosis(
     own = data.corpus.hash == run.record["data"]["corpus_hash"]
     stem = "diagnosis" if own else f"diagnosis-{Path(data.corpus.name).stem}"
     path = run.folder.path / f"{stem}.nc"
-    provenance = {
+    kept_of = {
         **run.provenance(),
         "weights": run.folder.weights(),
         "measured_on": data.corpus.name,
         "measured_corpus_hash": data.corpus.hash,
         "class_scheme_hash": class_scheme(data.tokenizer).hash,
-        "absent": {name: reason for name, reason in reasons.items() if reason},
     }
+    absent = {name: reason for name, reason in reasons.items() if reason}
     with replacing(path) as scratch:
-        result.save({**_kept(path, provenance), **groups}, scratch, provenance=provenance)
+        whole = {**_kept(path, kept_of), **groups}
+        result.save(whole, scratch, provenance={**kept_of, "absent": absent})
     return path
 
 
 def _kept(path: Path, provenance: Mapping[str, Any]) -> dict[str, xr.Dataset]:
-    """Read the groups of an earlier diagnosis of the same data, if there is a readable one."""
+    """Read the groups of an earlier diagnosis of the same data, if there is a readable one.
+
+    What was absent then may have been made since, as an artifact is.
+    """
     try:
         before = result.open_tree(path)
     except OSError:  # missing, or damaged: then it is made anew
         return {}
-    if result.provenance(before) != provenance:
+    if {**result.provenance(before), "absent": None} != {**provenance, "absent": None}:
         return {}
     return {name: node.to_dataset() for name, node in before.children.items()}

@@ -255,7 +255,7 @@ def sample(
 
 def _artifact(run: OpenRun) -> Path | None:
     """Return the artifact of a run, if it was made of the weights that the run has."""
-    path, record = run.folder.path / "artifact.wba", run.record
+    path, record = run.folder.path / "artifact.wba", run.folder.record()  # it may be new
     made = (record.get("artifacts") or {}).get(record.get("artifact"), {})
     return path if path.exists() and made.get("weights") in (None, run.folder.weights()) else None
 

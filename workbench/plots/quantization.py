@@ -17,6 +17,7 @@ from workbench.plots.style import (
     rounded,
     styled,
 )
+from workbench.readings.frontier import above_noise
 
 LEAST = 1e-12  # error that is drawn: exact matrices stand at 120 dB
 SYMBOLS = ("circle", "square", "diamond")  # of the next methods, once colours are used up
@@ -114,7 +115,10 @@ def frontier(ds: xr.Dataset) -> go.Figure:
     """
     ds, by_method = ds.sortby("bytes"), "method" in ds.coords
     if by_method:
-        ds = ds.where((ds.gap > 0) & ~(ds.gap <= 2 * ds.gap_standard_error), drop=True)
+        ds = above_noise(ds)
+    if not ds.sizes["setting"]:
+        figure = styled(go.Figure(), height=380)
+        return figure.update_layout(title_text="no method costs more than noise on this text")
     exact, size = 0.0 if by_method else ds.attrs["exact"], ds.bytes.values
     first = ds.isel(setting=int(np.argmin(ds.gap.values)) if by_method else 0)
     curve = np.linspace(size[0], size[-1] + ds.attrs["parameters"] / 16, 40)

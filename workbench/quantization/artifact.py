@@ -21,7 +21,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ from workbench.quantization.range_coder import Coder, code_matrix
 
 MAGIC = b"WBA1"
 CHECK = 16  # bytes of the checksum
-MOST_HEADER = 2**20  # bytes
+MOST_HEADER = 2**16  # bytes
+MOST_LAYERS = 512
+MOST_ROWS = 2**14  # of matrices, beside one a byte
 MOST_PER_BYTE = 256  # weights that one byte may stand for; more is a lie about the shape
 Parameters = Mapping[str, Codes | Tensor]
 DAMAGE = (  # what reading meets in a file that is none, or was altered by somebody who seals it
@@ -70,6 +72,13 @@ def write_artifact(config: ModelConfig, tensors: Parameters, path: Path) -> dict
 
 def pack(config: ModelConfig, tensors: Parameters) -> tuple[bytes, dict[str, int]]:
     """Return the bytes of an artifact, and what each part of it takes."""
+    if odd := [name for name, each in tensors.items() if not _is_finite(each)]:
+        raise InputError(
+            ", ".join(odd[:3]),
+            expected="finite weights",
+            found="NaN or infinity",
+            remedy="Look at the model: has its training diverged?",
+        )
     letters = {name: kind_of(each) for name, each in tensors.items()}
     plain = to_json(ModelConfig())
     told = {key: value for key, value in to_json(config).items() if value != plain[key]}
@@ -103,6 +112,11 @@ def pack(config: ModelConfig, tensors: Parameters) -> tuple[bytes, dict[str, int
     account |= {name: int(part) + len(floats[name]) for name, part in zip(bits, parts, strict=True)}
     account["checksum"] = CHECK
     return body + hashlib.sha256(body).digest()[:CHECK], account
+
+
+def _is_finite(each: Codes | Tensor) -> bool:
+    """Tell whether every number that a tensor stands for is one."""
+    return bool((each.values() if isinstance(each, Codes) else each).isfinite().all())
 
 
 def kind_of(each: Codes | Tensor) -> str:
@@ -164,7 +178,7 @@ def open_artifact(path: Path) -> tuple[Network, dict[str, Codes | Tensor]]:
         config, tensors = unpack(content)
         network = Network(config)
         values = {n: e.values() if isinstance(e, Codes) else e for n, e in tensors.items()}
-        if not all(bool(each.isfinite().all()) for each in values.values()):
+        if not all(map(_is_finite, tensors.values())):
             raise ValueError("weights that are not finite")
     except DAMAGE as error:
         raise InputError(
@@ -193,10 +207,7 @@ def unpack(content: bytes) -> tuple[ModelConfig, dict[str, Codes | Tensor]]:
     if length > min(MOST_HEADER, len(content) - 12 - CHECK):
         raise ValueError("a header longer than the file")
     header = json.loads(content[8 : 8 + length])
-    config = from_json(header["model"])
-    least = config.d_model * max(config.d_model, config.vocab_size, config.d_feedforward)
-    if config.n_layer > len(header["kinds"]) or least > MOST_PER_BYTE * len(content):
-        raise ValueError(f"at least {least:,} weights in {len(content):,} bytes")
+    config = _config(header, len(content))
     with torch.device("meta"):
         shapes = {name: tuple(each.shape) for name, each in Network(config).state_dict().items()}
     size = sum(int(np.prod(shape)) for shape in shapes.values())
@@ -218,6 +229,23 @@ def unpack(content: bytes) -> tuple[ModelConfig, dict[str, Codes | Tensor]]:
             raise ValueError(f"values of {name} that are shrunken by {shrink!r}")
         tensors[name] = replace(each, grid=replace(each.grid, shrink=float(shrink)))
     return config, tensors
+
+
+def _config(header: Mapping[str, Any], size: int) -> ModelConfig:
+    """Read the shape of the model, and refuse what a file of this size cannot hold."""
+    if odd := header["model"].keys() - {each.name for each in fields(ModelConfig)}:
+        raise ValueError(f"{min(odd)}, which is no field of a model")
+    config = from_json(header["model"])
+    inner = 2 * config.d_query + 2 * config.d_key_value + 2 * config.d_feedforward
+    rows = config.vocab_size + config.n_layer * inner
+    weights = config.d_model * rows
+    # Counted before any of it is made; a block has six matrices, and every row costs bits.
+    layers = min(MOST_LAYERS, len(header["kinds"]) // 6)
+    if config.n_layer > layers or weights > MOST_PER_BYTE * size:
+        raise ValueError(f"{config.n_layer:,} blocks, {weights:,} weights in {size:,} bytes")
+    if rows > size + MOST_ROWS:
+        raise ValueError(f"{rows:,} rows in {size:,} bytes")
+    return config
 
 
 def _float_shapes(

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import xarray as xr
@@ -43,7 +44,7 @@ class Quantizer:
     def codes(self, step: float) -> dict[str, Codes | Tensor]:
         """Quantise every matrix at one slope of loss by bytes; other tensors become float16."""
         found: dict[str, Codes | Tensor] = {}
-        for name, tensor in self.model.state_dict().items():
+        for name, tensor in self.tensors.items():
             if name not in self.bends:
                 found[name] = tensor.half().float()
                 continue
@@ -55,10 +56,15 @@ class Quantizer:
         """Return the size of the artifact at a step, by the real coder."""
         return len(pack(self.model.config, self.codes(step))[0])
 
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights in float32 on the CPU, where they are quantised and coded."""
+        return {n: each.detach().float().cpu() for n, each in self.model.state_dict().items()}
+
     @property
     def _n_weight(self) -> int:
         """Weights that are quantised."""
-        return sum(self.model.state_dict()[name].numel() for name in self.bends)
+        return sum(self.tensors[name].numel() for name in self.bends)
 
     def conditioning(self) -> xr.Dataset:
         """Say how well each matrix is known: dim ``matrix``, see the ``long_name`` of each."""
@@ -119,8 +125,15 @@ class Quantizer:
         Raises
         ------
         InputError
-            If every step costs more.
+            If the gap is not positive, or every step costs more.
         """
+        if not 0 < gap < math.inf:
+            raise InputError(
+                "gap",
+                expected="a positive number of bits per byte",
+                found=f"{gap:g}",
+                remedy="Take 0.005, or give a number of bytes in its place.",
+            )
         start = 0.5 * math.log2(24 * gap / self._n_weight)  # were the unit nat/token
         found = highest(
             lambda x: cost(with_values(self.model, self.codes(2**x))),

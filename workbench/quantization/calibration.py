@@ -10,6 +10,7 @@ from workbench.model import Network
 from workbench.text import IGNORED, Tokens, rows
 
 N_ROW = 400
+OWN_ROWS = 64  # at most, of what a model writes itself
 TEMPERATURE = 0.8  # of the model's own text: what it finds likely, without its tails
 
 
@@ -36,8 +37,16 @@ def calibration_rows(
             remedy=nearest(calibration, ["training", "own"]),
         )
     cut = {"sequence_length": run.sequence_length, "n_row": n_row, "seed": seed}
+    if calibration == "own" and run.data.train.answers is not None:
+        raise InputError(
+            "calibration",
+            expected="training, for a world whose prompts no model was trained to write",
+            found="own",
+            remedy="Leave it out.",
+        )
     if calibration == "own":
-        return own_rows(run.model, first=run.tokenizer.bos, **cut)
+        known = {"first": run.tokenizer.bos, "n_id": run.tokenizer.vocab_size}
+        return own_rows(run.model, **known, **{**cut, "n_row": min(n_row, OWN_ROWS)})
     device = run.model.head_weight.device
     found, scored = training_rows(run.data.train, **cut)
     return found.to(device), scored.to(device)
@@ -66,9 +75,18 @@ def training_rows(
 
 
 def own_rows(
-    model: Network, *, first: int, sequence_length: int, n_row: int = N_ROW, seed: int = 0
+    model: Network,
+    *,
+    first: int,
+    n_id: int,
+    sequence_length: int,
+    n_row: int = OWN_ROWS,
+    seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Let the model write the rows, each from the id `first`: where training text is not at hand.
+
+    Ids from `n_id` on, which no text has, are never written. Each row costs its passes anew for
+    every id: some minutes for 64 rows of 256 on a processor.
 
     Returns
     -------
@@ -80,6 +98,7 @@ def own_rows(
     ids = torch.full((n_row, 1), first, device=device)
     with torch.inference_mode():
         while ids.shape[1] < sequence_length:
-            chances = (model.head(model.hidden(ids)[:, -1]).float() / TEMPERATURE).softmax(dim=-1)
+            logits = model.head(model.hidden(ids)[:, -1])[:, :n_id].float()
+            chances = (logits / TEMPERATURE).softmax(dim=-1)
             ids = torch.cat([ids, torch.multinomial(chances, 1, generator=generator)], dim=1)
     return ids.clone(), torch.ones_like(ids, dtype=torch.bool)

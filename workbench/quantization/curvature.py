@@ -76,6 +76,7 @@ def curvature(
         at_once = max(1, TOKENS_PER_PASS // rows.shape[1])
         for some, counted in zip(rows.split(at_once), scored.split(at_once), strict=True):
             taken.present = counted.flip(1).cumsum(1).flip(1) > 0
+            taken.positions += int(taken.present.sum())
             with torch.enable_grad():
                 _backward(model, some, counted, seen, taken, generator)
     return _finish(taken, model, int(scored.sum()))
@@ -85,6 +86,7 @@ class _Sums(dict[str, Tensor]):
     """Sums of batches, in float64 on the CPU, and which positions of the batch are no padding."""
 
     present: Tensor  # (B, T) bool
+    positions: int = 0  # of all batches, that are no padding
 
     def add(self, name: str, value: Tensor) -> None:
         value = value.double().cpu()
@@ -143,8 +145,13 @@ def _backward(
 
 
 def _finish(taken: _Sums, model: Network, tokens: int) -> dict[str, Curvature]:
-    """Turn sums into means by parameter, and join the two roles of a tied embedding."""
-    mean = {name: value / tokens for name, value in taken.items()}
+    """Turn sums into means by parameter, and join the two roles of a tied embedding.
+
+    Gradients are summed over all positions for each that is scored; what a block multiplies is a
+    mean over all positions, or their product would count the positions twice.
+    """
+    inner = {name for name in taken if name.startswith("blocks.") and name.endswith("/input")}
+    mean = {n: v / (taken.positions if n in inner else tokens) for n, v in taken.items()}
     # Both factors of a lookup hold the gradient; together they must hold it once.
     mean["lookup/input"] = mean["lookup/input"] / mean["lookup/input"].trace()
     roles = {name.rsplit("/", 1)[0] for name in mean}

@@ -111,7 +111,7 @@ def pruned(q: Quantizer, step: float) -> Made:
     tensors = dict(sdclip(q, step)[0])
     for name, each in tensors.items():
         if isinstance(each, Codes):
-            weight, one = q.model.state_dict()[name], each.codes.abs() == 1
+            weight, one = q.tensors[name], each.codes.abs() == 1
             cost = weight.square() - (weight - each.values()).square()
             cost = (cost * q.bends[name].input.diagonal()).float()
             last = cost[one].quantile(PRUNED) if one.any() else 0.0
@@ -125,7 +125,7 @@ def lqer(q: Quantizer, bits: float) -> Made:
     tensors = dict(absmax(q, bits)[0])
     size = codec_bytes(tensors, "brotli")
     for name, bend in q.bends.items():
-        weight, each = q.model.state_dict()[name], tensors[name]
+        weight, each = q.tensors[name], tensors[name]
         loud = bend.input.diagonal().sqrt().clamp(min=1e-12)
         left, singular, right = torch.linalg.svd((weight - _values(each)) * loud, False)
         a = (left[:, :RANK] * singular[:RANK]).half().double()
@@ -223,14 +223,14 @@ def _blocked(q: Quantizer, rule: Callable[[Tensor], Tensor], *, group: int, bits
         return rule(blocks).flatten()[: weight.numel()].reshape(weight.shape)
 
     tensors = _each(q, each)
-    numbers = {name: each.numel() for name, each in q.model.state_dict().items()}
+    numbers = {name: each.numel() for name, each in q.tensors.items()}
     size = sum(count * (bits if name in q.bends else 16) for name, count in numbers.items())
     return tensors, round(size / 8)
 
 
 def _each(q: Quantizer, rule: Rule) -> dict[str, Codes | Tensor]:
     """Apply a rule to every matrix; the rest becomes float16."""
-    named = q.model.state_dict().items()
+    named = q.tensors.items()
     return {n: rule(n, each) if n in q.bends else each.half().float() for n, each in named}
 
 

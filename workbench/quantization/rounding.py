@@ -26,6 +26,7 @@ from workbench.quantization.grid import (
 DAMPING = 0.01  # of the mean of the diagonal
 BLOCK = 64  # columns whose errors reach the columns behind them together
 DEAD = 1e-8  # of the mean of the diagonal: an input below this is never on
+LEAST, MOST = 2.0**-60, 2.0**30  # of the scale of a row or a column
 EXACT = 2**24  # codes up to here are whole numbers in float32 too
 FLOOR = 1e-3  # of the mean: least curvature of a row, since a sample may never have met it
 
@@ -157,8 +158,9 @@ def even_slope_grid(bend: Curvature, factors: Factor, *, step: float) -> Grid:
     rows = bend.output.double()
     rows = rows + FLOOR * rows.mean().clamp(min=torch.finfo(torch.float64).tiny)
     return Grid(
-        row_scale=power_scale(step / rows.sqrt())[:, None],
-        column_scale=power_scale(factors.own),
+        # A matrix that the loss does not feel would have steps without end: all its codes are 0.
+        row_scale=power_scale((step / rows.sqrt()).clamp(LEAST, MOST))[:, None],
+        column_scale=power_scale(factors.own.clamp(LEAST, MOST)),
         limit=EXACT,
     )
 

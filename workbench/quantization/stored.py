@@ -32,8 +32,8 @@ class Judge:
 
     @cached_property
     def halves(self) -> tuple[Tokens, Tokens]:
-        """What is chosen by, and what is reported, without a document in common."""
-        return self.run.data.validation.halves()
+        """What is chosen by, and what is reported: other documents, where there are several."""
+        return self.run.data.validation.halves(least=self.run.sequence_length + 1)
 
     @cached_property
     def _exact(self) -> tuple[xr.Dataset, xr.Dataset]:
@@ -140,11 +140,18 @@ def verdict(run: OpenRun, name: str) -> str:
     made = record["artifacts"][name]
     own = (record.get("evaluation") or {}).get("bits_per_byte")
     beside = "" if own is None else f", the weights {own:.4f}"
-    error = made["gap_standard_error"]
+    error, wanted = made["gap_standard_error"], made.get("wanted") or {}
     spread = "" if error is None else f" +- {error:.4f} (standard error)"
+    asked = f", of {wanted['bytes']:,} asked for" if "bytes" in wanted else ""
+    if "gap" in wanted:
+        missed = made["gap"] - wanted["gap"] - 2 * (error or 0.0)
+        kept = "more than" if missed > 0 else "within the error of"
+        asked = f", {kept} the {wanted['gap']:g} asked for"
     said = (
-        f"artifact {name!r}: {made['bytes']:,} bytes, {made['bits_per_byte']:.4f} bit/byte{beside}"
+        f"artifact {name!r}: {made['bytes']:,} bytes{asked * ('bytes' in wanted)}, "
+        f"{made['bits_per_byte']:.4f} bit/byte{beside}"
         f"; on text that chose nothing it costs {made['gap']:.4f}{spread} bit/byte"
+        f"{asked * ('gap' in wanted)}"
     )
     run.folder.update(artifacts={**record["artifacts"], name: {**made, "verdict": said}})
     return said
@@ -189,10 +196,11 @@ def evaluate_artifact(
     path = artifact_path(run.folder, name)
     summary, table = evaluate(open_quantized(run, name), **how)
     summary["artifact_bytes"] = path.stat().st_size
-    if how.get("corpus") is None and how.get("protocol", "full") == "full":
+    whole = how.get("corpus") is None and how.get("limit") is None
+    if whole and how.get("protocol", "full") == "full":
         with replacing(path.parent / f"{path.stem}.tokens.nc") as scratch:
             save({"tokens": table}, scratch, provenance=run.provenance())
-        known = record["artifacts"]
+        known = record.get("artifacts") or {}
         scored = {key: summary[key] for key in ("bits_per_byte", "standard_error", "loss_nat")}
-        run.folder.update(artifacts={**known, name: {**known[name], **scored}})
+        run.folder.update(artifacts={**known, name: {**known.get(name, {}), **scored}})
     return summary, table

@@ -30,6 +30,11 @@ def artifacts(record: Mapping[str, Any]) -> xr.Dataset:
     return check(xr.Dataset(data, {"setting": [name for name, _ in made]}, about))
 
 
+def above_noise(ds: xr.Dataset) -> xr.Dataset:
+    """Keep the points that cost more than twice their error, or whose error is not known."""
+    return ds.where((ds.gap > 0) & ~(ds.gap <= 2 * ds.gap_standard_error), drop=True)
+
+
 def cheapest(found: xr.Dataset, gap: float) -> xr.Dataset:
     """Interpolate the bytes at which each method costs `gap`, between its settings.
 
@@ -43,7 +48,7 @@ def cheapest(found: xr.Dataset, gap: float) -> xr.Dataset:
     """
     size = {}
     for name, each in found.groupby("method"):
-        points = each.where(each.gap > 2 * each.gap_standard_error, drop=True).sortby("gap")
+        points = above_noise(each).sortby("gap")
         known = len(points.gap) > 1 and points.gap[0] <= gap <= points.gap[-1]
         at, logs = points.bytes.values, np.log(points.gap.values)
         size[name] = float(np.interp(np.log(gap), logs, at)) if known else np.nan
@@ -66,7 +71,7 @@ def frontier(ds: xr.Dataset) -> str:
 
 def _methods(ds: xr.Dataset) -> str:
     """Order the methods by bytes, at the middle one of all costs that are more than noise."""
-    known = ds.where(ds.gap > 2 * ds.gap_standard_error, drop=True)
+    known = above_noise(ds)
     if known.sizes["setting"] < 2:
         return "No method costs more than noise on this text: compare on more of it."
     gap = float(known.gap.median())

@@ -35,22 +35,26 @@ class Tokens:
         """How many documents the split has."""
         return len(self.starts)
 
-    def halves(self) -> tuple["Tokens", "Tokens"]:
-        """Deal documents, or what moves together, to two halves in turn; one alone is cut."""
-        if self.n_document == 1:
-            middle, answers = len(self.ids) // 2, self.answers
-            parts = [slice(None, middle), slice(middle, None)]
-            return tuple(  # type: ignore[return-value]
-                Tokens(
-                    ids=self.ids[part],
-                    starts=self.starts,
-                    answers=None if answers is None else answers[part],
-                )
-                for part in parts
-            )
+    def halves(self, *, least: int = 1) -> tuple["Tokens", "Tokens"]:
+        """Deal what moves together to two halves of about equal length.
+
+        A single document is cut in the middle, and so is a packed split of which one half would
+        have fewer than `least` tokens.
+        """
         moves = np.arange(self.n_document) if self.groups is None else self.groups
-        turn = np.unique(moves, return_inverse=True)[1] % 2
-        return self._only(turn == 0), self._only(turn == 1)
+        _, group = np.unique(moves, return_inverse=True)
+        if group.max() == 0:
+            group = np.arange(self.n_document)
+        size = np.bincount(group, np.diff(np.append(self.starts, len(self.ids))))
+        turn, filled = np.zeros(len(size), dtype=int), [0.0, 0.0]
+        for each in np.argsort(-size, kind="stable"):  # the longest first, to the emptier half
+            turn[each] = int(filled[1] < filled[0])
+            filled[turn[each]] += size[each]
+        if min(filled) < least and self.answers is None:
+            middle = len(self.ids) // 2
+            parts = (self.ids[:middle], self.ids[middle:])
+            return tuple(Tokens(ids=ids, starts=np.zeros(1, dtype=np.int64)) for ids in parts)  # type: ignore[return-value]
+        return self._only(turn[group] == 0), self._only(turn[group] == 1)
 
     def _only(self, chosen: NDArray[np.bool_]) -> "Tokens":
         """Return the split of some of the documents."""
