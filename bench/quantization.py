@@ -18,7 +18,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,7 @@ from workbench.quantization.budget import Quantized, highest
 from workbench.quantization.methods import even_slope, official, sdclip_gptq
 
 LEVELS = (31, 15)
-RATIOS = (0.4, 0.7, 1.0)  # step of the embedding over that of the others, in deviations
+RATIOS = (0.25, 0.4, 0.7)  # step of the embedding over that of the others, in deviations
 
 
 def least(
@@ -59,7 +59,7 @@ def least(
     return min(good, key=lambda each: each["bytes"], default=nothing)
 
 
-def compare(name: str, tokens: int | None) -> dict[str, Any]:
+def compare(name: str, tokens: int | None, ratios: Sequence[float]) -> dict[str, Any]:
     """Measure one run."""
     run = evaluation.open_run(name)
 
@@ -91,7 +91,7 @@ def compare(name: str, tokens: int | None) -> dict[str, Any]:
                 within=(-4, 1),
             )
             | {"ratio": ratio}
-            for ratio in RATIOS
+            for ratio in ratios
         ]
         best = min(theirs, key=lambda each: each["bytes"])
         found["targets"][levels] = {
@@ -118,9 +118,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", nargs="+", help="names of finished runs")
     parser.add_argument("--tokens", type=int, help="of validation text (default: all)")
+    about = "steps of the embedding over those of the others that SDClip tries"
+    parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS, help=about)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    runs = {name: compare(name, options.tokens) for name in options.run}
+    runs = {name: compare(name, options.tokens, options.ratios) for name in options.run}
     result: dict[str, Any] = {"tokens": options.tokens, "runs": runs}
     for other in ("official", "sdclip"):
         ratios = [
