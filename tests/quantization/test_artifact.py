@@ -72,7 +72,10 @@ def test_every_kind_of_grid_is_stored(tiny_network_shared, tmp_path):
     tensors = mixed(tiny_network_shared)
     account = write_artifact(tiny_network_shared.config, tensors, tmp_path / "a.wba")
     assert sum(account.values()) == (tmp_path / "a.wba").stat().st_size
-    network, _ = open_artifact(tmp_path / "a.wba")
+    network, again = open_artifact(tmp_path / "a.wba")
+    held = {name: each for name, each in tensors.items() if isinstance(each, Codes)}
+    assert all(again[name].saturated == each.saturated for name, each in held.items())
+    assert any(each.saturated > 0 for each in held.values())
     expected = with_values(tiny_network_shared, tensors).state_dict()
     assert all(torch.equal(expected[n], each) for n, each in network.state_dict().items())
 

@@ -5,7 +5,7 @@ Layout of a ``.wba`` file, version 1, numbers little-endian::
     4 bytes   "WBA1"
     4 bytes   length of the header, uint32
     header    JSON: the configuration where it differs from the defaults; groups of columns; how far
-              values are shrunken, where they are; for
+              values are shrunken and codes reach, where they do not reach further; for
               every tensor in order of the state dict a letter: p (codes, scales of quarter
               octaves), c (codes, float16 scales a row or group), C (and one a column), h
               (float16) or f (float32)
@@ -91,6 +91,10 @@ def pack(config: ModelConfig, tensors: Parameters) -> tuple[bytes, dict[str, int
     codes = {name: each for name, each in tensors.items() if isinstance(each, Codes)}
     if shrinks := {n: each.grid.shrink for n, each in codes.items() if each.grid.shrink}:
         about["shrinks"] = shrinks
+    # A grid in float16 scales is one of so many values; that of quarter octaves has no end.
+    limits = {n: e.grid.limit for n, e in codes.items() if letters[n] != "p" and e.grid.limit}
+    if limits:
+        about["limits"] = limits
     header = json.dumps(about, separators=(",", ":")).encode()
     coder, bits, floats = Coder(), {}, {}
     for name, each in tensors.items():
@@ -223,11 +227,15 @@ def unpack(content: bytes) -> tuple[ModelConfig, dict[str, Codes | Tensor]]:
     groups = {name: int(header["groups"].get(name, 1)) for name in shapes}
     _check_length(kinds, shapes, groups, len(floats))
     tensors = _tensors(Coder(stream.astype(np.uint32)), kinds, shapes, groups, floats)
-    for name, shrink in header.get("shrinks", {}).items():
-        each = tensors[name]
-        if not isinstance(each, Codes) or not 0 <= float(shrink) <= 0.5:
+    shrinks, limits = header.get("shrinks", {}), header.get("limits", {})
+    for name in shrinks.keys() | limits.keys():
+        each, shrink, limit = tensors[name], float(shrinks.get(name, 0.0)), limits.get(name)
+        if not isinstance(each, Codes) or not 0 <= shrink <= 0.5:
             raise ValueError(f"values of {name} that are shrunken by {shrink!r}")
-        tensors[name] = replace(each, grid=replace(each.grid, shrink=float(shrink)))
+        if limit is not None and int(each.codes.abs().max()) > int(limit):
+            raise ValueError(f"codes of {name} beyond {limit!r}")
+        grid = replace(each.grid, shrink=shrink, limit=limit and int(limit))
+        tensors[name] = replace(each, grid=grid)
     return config, tensors
 
 
