@@ -16,6 +16,7 @@ from workbench.diagnostics.intervention import Intervention, added_bits
 from workbench.diagnostics.sample import Diagnostic, Rows, Sample
 from workbench.model import Network
 from workbench.quantization import Codes, Curvature, curvature, pack, training_rows, with_values
+from workbench.quantization.grid import values_of
 from workbench.result import check, grouped_ratio, variable
 from workbench.text import TOKEN_CLASSES, frequency_deciles
 
@@ -191,7 +192,7 @@ def _facts(
     weight: Tensor, each: Codes | Tensor, bend: Curvature, size: int, per_nat: float
 ) -> dict[str, float]:
     """Describe the error and the codes of a matrix, float64, that takes so many bytes."""
-    value = (each.values() if isinstance(each, Codes) else each).double()
+    value = values_of(each).double()
     moved, centred = value - weight, weight - weight.mean()
     energy = [float(((e @ bend.input) * e).sum()) for e in (moved, weight)]
     found = {

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from workbench.folder import InputError, replacing
 from workbench.model import ModelConfig, Network, from_json, to_json
-from workbench.quantization.grid import Codes, Grid, level_of, scale_of
+from workbench.quantization.grid import Codes, Grid, level_of, scale_of, values_of
 from workbench.quantization.range_coder import Coder, code_matrix
 
 MAGIC = b"WBA1"
@@ -72,7 +72,7 @@ def write_artifact(config: ModelConfig, tensors: Parameters, path: Path) -> dict
 
 def pack(config: ModelConfig, tensors: Parameters) -> tuple[bytes, dict[str, int]]:
     """Return the bytes of an artifact, and what each part of it takes."""
-    if odd := [name for name, each in tensors.items() if not _is_finite(each)]:
+    if odd := [name for name, each in tensors.items() if not values_of(each).isfinite().all()]:
         raise InputError(
             ", ".join(odd[:3]),
             expected="finite weights",
@@ -116,11 +116,6 @@ def pack(config: ModelConfig, tensors: Parameters) -> tuple[bytes, dict[str, int
     account |= {name: int(part) + len(floats[name]) for name, part in zip(bits, parts, strict=True)}
     account["checksum"] = CHECK
     return body + hashlib.sha256(body).digest()[:CHECK], account
-
-
-def _is_finite(each: Codes | Tensor) -> bool:
-    """Tell whether every number that a tensor stands for is one."""
-    return bool((each.values() if isinstance(each, Codes) else each).isfinite().all())
 
 
 def kind_of(each: Codes | Tensor) -> str:
@@ -181,8 +176,8 @@ def open_artifact(path: Path) -> tuple[Network, dict[str, Codes | Tensor]]:
     try:
         config, tensors = unpack(content)
         network = Network(config)
-        values = {n: e.values() if isinstance(e, Codes) else e for n, e in tensors.items()}
-        if not all(map(_is_finite, tensors.values())):
+        values = {name: values_of(each) for name, each in tensors.items()}
+        if not all(bool(each.isfinite().all()) for each in values.values()):
             raise ValueError("weights that are not finite")
     except DAMAGE as error:
         raise InputError(

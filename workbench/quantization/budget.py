@@ -15,7 +15,7 @@ from workbench.model import Network
 from workbench.quantization.artifact import pack
 from workbench.quantization.curvature import Curvature, curvature
 from workbench.quantization.forecast import coded_bytes
-from workbench.quantization.grid import Codes
+from workbench.quantization.grid import Codes, values_of
 from workbench.quantization.rounding import Factor, even_slope_grid, factor, gptq
 from workbench.result import check, variable
 
@@ -195,6 +195,5 @@ def highest(
 def with_values(model: Network, tensors: Quantized) -> Network:
     """Return a copy of the model that computes with the quantised values."""
     changed = copy.deepcopy(model)
-    values = {n: e.values() if isinstance(e, Codes) else e for n, e in tensors.items()}
-    changed.load_state_dict(values)
+    changed.load_state_dict({name: values_of(each) for name, each in tensors.items()})
     return changed.eval()

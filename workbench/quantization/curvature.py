@@ -154,7 +154,7 @@ def _finish(taken: _Sums, model: Network, tokens: int) -> dict[str, Curvature]:
     mean = {n: v / (taken.positions if n in inner else tokens) for n, v in taken.items()}
     # Both factors of a lookup hold the gradient; together they must hold it once.
     mean["lookup/input"] = mean["lookup/input"] / mean["lookup/input"].trace()
-    roles = {name.rsplit("/", 1)[0] for name in mean}
+    roles = dict.fromkeys(name.rsplit("/", 1)[0] for name in mean)  # as they were met
     found = {
         role: Curvature(input=mean[f"{role}/input"], output=mean[f"{role}/output"], tokens=tokens)
         for role in roles

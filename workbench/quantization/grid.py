@@ -51,6 +51,11 @@ class Codes:
         return 0.0 if limit is None else float((self.codes.abs() == limit).float().mean())
 
 
+def values_of(each: Codes | Tensor) -> Tensor:
+    """Return the numbers that a tensor of a quantised model stands for."""
+    return each.values() if isinstance(each, Codes) else each
+
+
 def nearest(weight: Tensor, grid: Grid) -> Codes:
     """Round every weight, (R, C), to the nearest value of its grid; ties go to the even code."""
     steps = grid.steps(weight.shape[1])

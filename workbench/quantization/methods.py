@@ -32,6 +32,7 @@ from workbench.quantization.grid import (
     nearest,
     stored_half,
     ternary,
+    values_of,
 )
 from workbench.quantization.rounding import awq_grid, gptq
 
@@ -127,10 +128,10 @@ def lqer(q: Quantizer, bits: float) -> Made:
     for name, bend in q.bends.items():
         weight, each = q.tensors[name], tensors[name]
         loud = bend.input.diagonal().sqrt().clamp(min=1e-12)
-        left, singular, right = torch.linalg.svd((weight - _values(each)) * loud, False)
+        left, singular, right = torch.linalg.svd((weight - values_of(each)) * loud, False)
         a = (left[:, :RANK] * singular[:RANK]).half().double()
         b = (right[:RANK] / loud).half().double()
-        tensors[name] = (_values(each) + a @ b).float()
+        tensors[name] = (values_of(each) + a @ b).float()
         size += 2 * RANK * sum(weight.shape)
     return tensors, size
 
@@ -232,8 +233,3 @@ def _each(q: Quantizer, rule: Rule) -> dict[str, Codes | Tensor]:
     """Apply a rule to every matrix; the rest becomes float16."""
     named = q.tensors.items()
     return {n: rule(n, each) if n in q.bends else each.half().float() for n, each in named}
-
-
-def _values(each: Codes | Tensor) -> Tensor:
-    """Return the numbers that a tensor stands for."""
-    return each.values() if isinstance(each, Codes) else each

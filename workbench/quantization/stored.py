@@ -142,17 +142,14 @@ def verdict(run: OpenRun, name: str) -> str:
     beside = "" if own is None else f", the weights {own:.4f}"
     error, wanted = made["gap_standard_error"], made.get("wanted") or {}
     spread = "" if error is None else f" +- {error:.4f} (standard error)"
-    asked = f", of {wanted['bytes']:,} asked for" if "bytes" in wanted else ""
-    if "gap" in wanted:
-        missed = made["gap"] - wanted["gap"] - 2 * (error or 0.0)
-        kept = "more than" if missed > 0 else "within the error of"
-        asked = f", {kept} the {wanted['gap']:g} asked for"
+    budget = f" of {wanted['bytes']:,}" if "bytes" in wanted else ""
     said = (
-        f"artifact {name!r}: {made['bytes']:,} bytes{asked * ('bytes' in wanted)}, "
-        f"{made['bits_per_byte']:.4f} bit/byte{beside}"
-        f"; on text that chose nothing it costs {made['gap']:.4f}{spread} bit/byte"
-        f"{asked * ('gap' in wanted)}"
+        f"artifact {name!r}: {made['bytes']:,}{budget} bytes, {made['bits_per_byte']:.4f} bit/byte"
+        f"{beside}; on text that chose nothing it costs {made['gap']:.4f}{spread} bit/byte"
     )
+    if "gap" in wanted:
+        is_missed = made["gap"] > wanted["gap"] + 2 * (error or 0.0)
+        said += f", {'more than' if is_missed else 'in line with'} the {wanted['gap']:g} asked for"
     run.folder.update(artifacts={**record["artifacts"], name: {**made, "verdict": said}})
     return said
 
