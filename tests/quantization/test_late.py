@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from workbench.quantization.grid import integer_grid, nearest
+from workbench.quantization.grid import Grid, integer_grid, nearest, power_scale
 from workbench.quantization.late import LateQuantization
 from workbench.training import next_token_loss
 
@@ -30,8 +30,29 @@ def test_values_are_those_of_the_exporter(tiny_network, late):
     assert late.blend == 0
     late.watch({"learning_rate_multiplier": 0.1})
     for name, value in late.values(tiny_network).items():
-        exported = nearest(named[name].detach(), late.grids[name]).values()
-        torch.testing.assert_close(value.detach(), exported, rtol=0, atol=1e-7)
+        assert torch.equal(value, nearest(named[name].detach(), late.grids[name]).values())
+
+
+@pytest.mark.parametrize(("dead_zone", "shrink"), [(0.0, 0.0), (0.1, 0.0), (0.1, 0.05)])
+def test_values_are_exact_on_any_grid_and_far_beyond_its_end(dead_zone, shrink):
+    """Clipped weights were off by a last place, and a wider zero was not that of the exporter."""
+    generator = torch.Generator().manual_seed(1)
+    model = torch.nn.Linear(24, 8, bias=False)
+    torch.nn.init.normal_(model.weight, generator=generator)
+    with torch.no_grad():
+        model.weight[:, 0] *= 300
+    grid = Grid(
+        row_scale=power_scale(torch.rand(8, 1, generator=generator) + 0.1),
+        column_scale=power_scale(torch.rand(24, generator=generator) + 0.1),
+        limit=5,
+        dead_zone=dead_zone,
+        shrink=shrink,
+    )
+    late = LateQuantization(grids={"weight": grid}, blend=torch.ones(()))
+    value = late.values(model)["weight"]
+    assert torch.equal(value, nearest(model.weight.detach(), grid).values())
+    value.sum().backward()
+    assert torch.equal(model.weight.grad, torch.ones_like(model.weight))
 
 
 def test_a_warmup_does_not_turn_it_on(late):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from workbench.quantization.grid import Grid, bounded
+from workbench.quantization.grid import TINY, Grid, rounded, shrunken
 
 Objective = Callable[..., Tensor]
 BEGIN = 0.15  # learning-rate multiplier below which the quantised values are taken
@@ -63,7 +63,8 @@ class LateQuantization:
 
     def _blended(self, weight: Tensor, grid: Grid) -> Tensor:
         """Move a weight towards its quantised value by the blend."""
+        held = weight.detach().float()
         steps = grid.steps(weight.shape[1]).to(weight.device)
-        codes = torch.where(steps > 0, weight.detach() / steps.clamp(min=2.0**-24), 0).round()
-        moved = bounded(codes, grid) * steps - weight.detach()
-        return weight + self.blend.to(weight.device) * moved
+        codes = rounded(torch.where(steps > 0, held / steps.clamp(min=TINY), 0), grid)
+        value = torch.lerp(held, shrunken(codes, grid) * steps, self.blend.to(weight.device))
+        return value + (weight - held)  # of nothing: the value stays exact, the gradient passes
