@@ -1,5 +1,6 @@
-"""Bits per byte by protocol, the token table, generation, and opened runs."""
+"""Bits per byte by protocol and their certificate, the token table, generation, opened runs."""
 
+from workbench.evaluation.certificate import Ledger, certify
 from workbench.evaluation.generation import generate
 from workbench.evaluation.opened import (
     Checkpoints,
@@ -17,16 +18,21 @@ from workbench.evaluation.score import (
     ratio_error,
     score,
     score_batches,
+    score_events,
     stride_of,
     token_table,
 )
+from workbench.evaluation.score_first import Event
 
 __all__ = [
     "BitsPerByte",
     "Checkpoints",
     "Columns",
+    "Event",
+    "Ledger",
     "OpenRun",
     "bits_per_byte",
+    "certify",
     "evaluate",
     "generate",
     "label_table",
@@ -35,6 +41,7 @@ __all__ = [
     "save_evaluation",
     "score",
     "score_batches",
+    "score_events",
     "stride_of",
     "summarize",
     "token_table",

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import xarray as xr
 
-from workbench.evaluation.score import bits_per_byte, token_table
+from workbench.evaluation.certificate import Ledger, certify
+from workbench.evaluation.score import bits_per_byte, score_events, token_table
 from workbench.folder import InputError, RunFolder, find_run, replacing
 from workbench.model import Network, load_model
 from workbench.result import save
@@ -122,12 +123,13 @@ def evaluate(
     -------
     summary : dict
         ``bits_per_byte, standard_error, loss_nat, tokens, bytes, documents, protocol, context,
-        corpus_hash, tokenizer_hash, artifact_bytes, by_class``, and what the training could spend:
-        ``budget, hardware``.
+        corpus_hash, tokenizer_hash, artifact_bytes, by_class``, what the training could spend:
+        ``budget, hardware``, and whether to believe it: ``certificate``, see `certify`.
     table : Dataset
         The token table behind it.
     """
     data = run.data_of(corpus)
+    ledger = Ledger(data.validation)
     table = token_table(
         run.model,
         data.validation,
@@ -136,6 +138,7 @@ def evaluate(
         protocol=protocol,
         limit=limit,
         watch=watch,
+        note=ledger.note,
     )
     table = table.assign_attrs(
         corpus_hash=data.corpus.hash, tokenizer_hash=data.tokenizer.hash, corpus=data.corpus.name
@@ -146,7 +149,12 @@ def evaluate(
     hardware = (
         f"{training.get('device')}, {place.get('processors')} processors, {place.get('platform')}"
     )
-    return summarize(table) | {"budget": budget, "hardware": hardware}, table
+    summary = summarize(table) | {"budget": budget, "hardware": hardware}
+    n_probed = run.sequence_length * (8 if protocol.startswith("ttt") else 2)
+    cut: dict[str, Any] = {"sequence_length": run.sequence_length, "protocol": protocol}
+    scorer = partial(score_events, run.model, **cut, limit=n_probed)
+    summary["certificate"] = certify(ledger, scorer, n_probed=n_probed)
+    return summary, table
 
 
 def save_evaluation(run: OpenRun, summary: dict[str, Any], table: xr.Dataset) -> None:

@@ -5,7 +5,7 @@ Letters: ``B`` rows of a batch, ``T`` positions, ``V`` vocabulary.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from workbench.evaluation.score_first import Event, adaptation_of, score_first, scored
 from workbench.folder import InputError
 from workbench.result import check, grouped_ratio, variable
 from workbench.text import (
@@ -31,12 +32,13 @@ Columns = dict[str, NDArray[Any]]
 
 
 def stride_of(protocol: str, sequence_length: int) -> int | None:
-    """Read a protocol: ``full`` (rows do not overlap) or ``sliding:STRIDE``.
+    """Read a protocol of fixed weights: ``full`` (rows do not overlap) or ``sliding:STRIDE``.
 
     Raises
     ------
     InputError
-        If the protocol is neither, or its stride does not fit the context.
+        If the protocol is neither, or its stride does not fit the context. The message names the
+        protocols of `score_first` too.
 
     Examples
     --------
@@ -47,13 +49,14 @@ def stride_of(protocol: str, sequence_length: int) -> int | None:
         return None
     match = re.fullmatch(r"sliding:([1-9]\d*)", protocol)
     if match is None or int(match[1]) > sequence_length:
-        wanted = f"full, or sliding:N with N from 1 to the context {sequence_length}"
-        remedy = "Use --protocol full or --protocol sliding:64."
+        wanted = f"full, or sliding:N with N from 1 to the context {sequence_length}, or ttt"
+        wanted += ", or ttt:lora, with positive settings as in ttt:lr=0.01 or ttt:lora:rank=4"
+        remedy = "Use --protocol full, sliding:64 or ttt; evaluate --help names the settings."
         raise InputError("protocol", expected=wanted, found=repr(protocol), remedy=remedy)
     return int(match[1])
 
 
-def score_batches(
+def score_events(
     model: nn.Module,
     tokens: Tokens,
     *,
@@ -61,23 +64,59 @@ def score_batches(
     protocol: str = "full",
     limit: int | None = None,
     batch: int = 8,
-) -> Iterator[Columns]:
-    """Score a split batch by batch; memory does not grow with its length.
+) -> Iterator[Event]:
+    """Score a split and tell what was done, in order; memory does not grow with its length.
 
     Parameters
     ----------
     model : module
-        Maps ids (B, T) to logits (B, T, V).
+        Maps ids (B, T) to logits (B, T, V). It is never changed.
     tokens : Tokens
         The split.
     sequence_length : int
         Positions the model sees.
     protocol : str
-        ``full`` or ``sliding:STRIDE``.
+        ``full``, ``sliding:STRIDE``, or test-time training (`score_first`): ``ttt``, ``ttt:lora``.
     limit : int, optional
-        Score about this many tokens only.
+        Score about this many tokens only; then weights learn after a quarter of them at the latest.
     batch : int
-        Rows in one forward pass; results do not depend on it beyond rounding.
+        Rows in one forward pass; results do not depend on it beyond rounding. Test-time training
+        has a setting of its own.
+
+    Raises
+    ------
+    InputError
+        If the protocol is not known or does not fit the split.
+    """
+    if tokens.answers is not None and protocol != "full":
+        wanted = "full: records are rows of their own and do not slide"
+        remedy = "Leave the protocol out."
+        raise InputError("protocol", expected=wanted, found=repr(protocol), remedy=remedy)
+    how = adaptation_of(protocol)
+    if how is not None:
+        if limit is not None:
+            last = max(limit, sequence_length)
+            how = replace(how, chunk=min(how.chunk, last // 4 + 1))
+            tokens = Tokens(ids=tokens.ids[: last + 1], starts=tokens.starts[tokens.starts <= last])
+        yield from score_first(model, tokens, how=how, sequence_length=sequence_length)
+        return
+    stride = stride_of(protocol, sequence_length)
+    rows = windows(tokens, sequence_length=sequence_length, stride=stride, limit=limit, batch=batch)
+    for window in rows:
+        yield scored(model, window)
+
+
+def score_batches(
+    model: nn.Module, tokens: Tokens, *, note: Callable[[Event], None] | None = None, **cut: Any
+) -> Iterator[Columns]:
+    """Score a split batch by batch.
+
+    Parameters
+    ----------
+    note : callable, optional
+        Called with every event, such as `Ledger.note`.
+    **cut
+        As of `score_events`.
 
     Yields
     ------
@@ -86,16 +125,11 @@ def score_batches(
         ``repeated`` (its token is in the context),
         ``nll`` and ``entropy`` [nat], ``rank`` from 1, ``top1`` and ``top1_probability``.
     """
-    if tokens.answers is not None and protocol != "full":
-        wanted = "full: records are rows of their own and do not slide"
-        remedy = "Leave the protocol out."
-        raise InputError("protocol", expected=wanted, found=repr(protocol), remedy=remedy)
-    device = next(model.parameters()).device
-    stride = stride_of(protocol, sequence_length)
-    rows = windows(tokens, sequence_length=sequence_length, stride=stride, limit=limit, batch=batch)
-    for window in rows:
-        with torch.inference_mode():
-            yield score(model(torch.from_numpy(window.inputs).to(device)), window)
+    for event in score_events(model, tokens, **cut):
+        if note is not None:
+            note(event)
+        if event.log_p is not None and event.window is not None:
+            yield _columns(event.log_p, event.window)
 
 
 def score(logits: Tensor, window: Windows) -> Columns:
@@ -106,11 +140,14 @@ def score(logits: Tensor, window: Windows) -> Columns:
     dict of str to array
         See `score_batches`.
     """
+    counted = torch.from_numpy(window.targets != IGNORED).to(logits.device)
+    return _columns(torch.log_softmax(logits[counted].float(), dim=-1), window)
+
+
+def _columns(log_p: Tensor, window: Windows) -> Columns:
+    """Reduce log-probabilities (target, V) to a few numbers a target."""
     counted = window.targets != IGNORED
-    measured = _measure(
-        logits[torch.from_numpy(counted).to(logits.device)].float(),
-        torch.from_numpy(window.targets[counted]).to(logits.device),
-    )
+    measured = _measure(log_p, torch.from_numpy(window.targets[counted]).to(log_p.device))
     length = window.inputs.shape[1]
     position = np.broadcast_to(np.arange(length), counted.shape)
     earlier = np.tri(length, dtype=bool)  # (T, T) inputs that a position can see
@@ -125,9 +162,8 @@ def score(logits: Tensor, window: Windows) -> Columns:
     }
 
 
-def _measure(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Reduce logits (token, V) to a few numbers a token."""
-    log_p = torch.log_softmax(logits, dim=-1)
+def _measure(log_p: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Reduce log-probabilities (token, V) to a few numbers a token."""
     of_target = log_p.gather(1, targets[:, None])
     top1_log_p, top1 = log_p.max(dim=-1)
     return {
@@ -149,6 +185,7 @@ def token_table(
     limit: int | None = None,
     batch: int = 8,
     watch: Callable[[int], None] | None = None,
+    note: Callable[[Event], None] | None = None,
 ) -> xr.Dataset:
     """Score a split into one row a token.
 
@@ -158,6 +195,8 @@ def token_table(
         Says how many bytes each token stands for and which class it has.
     watch : callable, optional
         Called with the number of tokens scored so far.
+    note : callable, optional
+        Called with every event; see `score_batches`.
 
     Returns
     -------
@@ -169,7 +208,7 @@ def token_table(
     cut: dict[str, Any] = {"sequence_length": sequence_length, "protocol": protocol}
     parts: list[Columns] = []
     done = 0
-    for part in score_batches(model, tokens, **cut, limit=limit, batch=batch):
+    for part in score_batches(model, tokens, **cut, limit=limit, batch=batch, note=note):
         parts.append(part)
         done += len(part["id"])
         if watch is not None:
@@ -185,8 +224,18 @@ def label_table(
     sequence_length: int,
     protocol: str = "full",
 ) -> xr.Dataset:
-    """Join scored batches of a split into its token table; see `token_table`."""
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    """Join scored batches of a split into its token table; see `token_table`.
+
+    Raises
+    ------
+    ValueError
+        If a target was scored twice, or one before the last was left out.
+    """
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.argsort(joined["offset"], kind="stable")
+    columns = {name: values[order] for name, values in joined.items()}
+    if not np.array_equal(columns["offset"], target_offsets(tokens)[: len(order)]):
+        raise ValueError("each target is scored once: some were scored again or left out")
     ids, previous, offset = columns["id"], columns["previous"], columns["offset"]
     scheme = class_scheme(tokenizer)
     classes = classify(scheme, ids, previous)
@@ -215,6 +264,13 @@ def label_table(
         name: variable("token", values, what, unit) for name, (what, unit, values) in table.items()
     }
     return check(xr.Dataset(labelled, attrs=attrs))
+
+
+def target_offsets(tokens: Tokens) -> NDArray[np.int64]:
+    """Return where in a split the targets are, in order: all but first tokens, or the answers."""
+    is_target = np.ones(len(tokens.ids), bool) if tokens.answers is None else tokens.answers.copy()
+    is_target[0 if tokens.answers is None else tokens.starts] = False
+    return np.flatnonzero(is_target)
 
 
 @dataclass(frozen=True, kw_only=True)
