@@ -23,6 +23,7 @@ TOURS: dict[str, list[tuple[str, ...]]] = {
         ("move", "target", "visit.0.value"),
         ("move", "against", "visit.1.value"),
     ],
+    "live": [("move", "scalars")],
     "logit_prior": [
         ("move", "show"),
         ("click", "chosen", "predictions"),

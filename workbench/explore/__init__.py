@@ -3,6 +3,7 @@
 from workbench.explore.choose import RunChooser, choose_run
 from workbench.explore.effective_rank import effective_rank
 from workbench.explore.intervention import intervention
+from workbench.explore.live import Live, live
 from workbench.explore.logit_prior import logit_prior
 from workbench.explore.panel import Panel
 from workbench.explore.pin import pin
@@ -13,12 +14,14 @@ from workbench.explore.token_loss import token_loss
 from workbench.explore.value_residual import value_residual
 
 __all__ = [
+    "Live",
     "Panel",
     "RunChooser",
     "Subject",
     "choose_run",
     "effective_rank",
     "intervention",
+    "live",
     "logit_prior",
     "pin",
     "quantization",

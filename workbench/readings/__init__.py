@@ -13,11 +13,22 @@ from workbench.readings.attention import attention
 from workbench.readings.components import components
 from workbench.readings.damping import damping
 from workbench.readings.effective_rank import effective_rank
+from workbench.readings.evaluation import evaluation
 from workbench.readings.frontier import artifacts, cheapest, frontier
 from workbench.readings.logit_lens import logit_lens
 from workbench.readings.logit_prior import logit_prior, what_to_mend
+from workbench.readings.metrics import Metrics, logged, noise_scale, scalar_kind, tabled
 from workbench.readings.mixing import mixing
 from workbench.readings.phrasing import printable, visible
+from workbench.readings.preflight import (
+    checks,
+    deployment,
+    memory,
+    pace,
+    parameters,
+    phases,
+    size,
+)
 from workbench.readings.quantization import (
     culprits,
     predictors,
@@ -48,11 +59,12 @@ from workbench.readings.token_detail import (
     why,
 )
 from workbench.readings.token_loss import token_loss
-from workbench.readings.training import logged, training
+from workbench.readings.training import training
 from workbench.readings.unigram_prior import unigram_prior
 from workbench.readings.value_residual import alpha_curve, value_residual
 
 __all__ = [
+    "Metrics",
     "ablation",
     "activation",
     "alpha_curve",
@@ -61,12 +73,15 @@ __all__ = [
     "attention",
     "calibration",
     "checkpoints",
+    "checks",
     "components",
     "confusions",
     "culprits",
     "damping",
+    "deployment",
     "effective_rank",
     "embedding",
+    "evaluation",
     "frontier",
     "head_rank",
     "heads",
@@ -76,7 +91,12 @@ __all__ = [
     "logged",
     "logit_lens",
     "logit_prior",
+    "memory",
     "mixing",
+    "noise_scale",
+    "pace",
+    "parameters",
+    "phases",
     "parts",
     "position_loss",
     "predictors",
@@ -94,9 +114,12 @@ __all__ = [
     "role_conflict",
     "routing_audit",
     "routing_records",
+    "scalar_kind",
     "self_test",
+    "size",
     "spectrum",
     "survival",
+    "tabled",
     "text_strip",
     "token_loss",
     "training",
