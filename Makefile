@@ -67,7 +67,9 @@ reports: $(STAMP)  ## run every report anew, in place, outputs and counts kept
 	done
 
 bench: $(STAMP)  ## measure speed, and with PEER=folder against a peer's run; results to bench/results
+	OMP_NUM_THREADS=1 $(RUN) bench/training.py
 	OMP_NUM_THREADS=1 $(RUN) bench/speed.py
+	OMP_NUM_THREADS=1 $(RUN) bench/muon.py
 	OMP_NUM_THREADS=1 $(RUN) bench/sweep.py
 	$(if $(PEER),OMP_NUM_THREADS=1 $(RUN) bench/parameter_golf.py $(PEER))
 

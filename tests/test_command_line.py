@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from workbench import execution
 from workbench.__main__ import EXPERIMENTS, main
-from workbench.folder import find_run, runs_root
+from workbench.folder import InputError, find_run, runs_root
 from workbench.result import open_tree
 
 WORDS = "the cat sat on a mat and saw 12 birds, then slept near old trees".split()
@@ -209,17 +209,25 @@ def test_json_is_alone_on_stdout(trained):
 
 
 def test_failed_training_keeps_its_notebook_and_says_why(trained, in_process, capsys):
-    weights = load_file(trained.path / "model.safetensors")
-    weights["blocks.1.mlp.fc.weight"].fill_(torch.nan)
-    save_file(weights, "broken.safetensors")
-    assert train("cli-failed", initial_state="broken.safetensors") == 1
-    shown = capsys.readouterr().err
-    assert "NonFiniteLoss: step 1" in shown and "blocks.1.mlp.fc.weight" in shown
+    growing = "{weight_decay: 1000.0}"  # times 39 in every update, until float32 ends
+    assert train("cli-failed", optimizer=growing, steps="80") == 1
+    assert "NonFiniteLoss: step" in capsys.readouterr().err
     run = find_run("cli-failed")
     assert run.record()["status"] == "failed" and "NonFiniteLoss" in run.record()["reason"]
     assert (run.path / "train.ipynb").exists()
     assert main(["evaluate", "cli-failed"]) == 2
     assert "status failed" in capsys.readouterr().err
+
+
+def test_weights_that_are_broken_are_refused_before_a_folder_is_made(trained, in_process, capsys):
+    weights = load_file(trained.path / "model.safetensors")
+    weights["blocks.1.mlp.fc.weight"].fill_(torch.nan)
+    save_file(weights, "broken.safetensors")
+    assert train("cli-broken", initial_state="broken.safetensors") == 1
+    shown = capsys.readouterr().err
+    assert "NonFiniteLoss: step 1" in shown and "blocks.1.mlp.fc.weight" in shown
+    with pytest.raises(InputError):
+        find_run("cli-broken")
 
 
 @pytest.mark.parametrize(

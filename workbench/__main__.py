@@ -6,6 +6,7 @@ verb that needs them, so ``--help`` and ``runs`` answer at once.
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,14 @@ RAW = argparse.RawDescriptionHelpFormatter
 BAR = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining} {postfix}"
 FORMATS = ("parameter-golf", "huggingface")
 EXPERIMENTS = PROJECT / "notebooks" / "experiments"
+UPON = {
+    "resume": "go on with a stopped or killed run, or branch off one",
+    "quantize": "make an artifact of few bytes of a run",
+}
 
 EPILOG = """\
 first ten minutes:
+  python -m workbench preflight                    what a training will take, and what is amiss
   python -m workbench train --name first           train a small model on Python's documentation
   python -m workbench evaluate first               bits per byte, with its standard error
   python -m workbench quantize first               the fewest bytes that cost 0.005 bit/byte
@@ -69,19 +75,37 @@ def _upon(notebook: Path, parameters: dict[str, Any]) -> int:
     about = find_run(parameters.pop("run", ""))
     before = about.record()
     try:
-        execution.run_upon(notebook, about, parameters)
+        into = execution.run_upon(notebook, about, parameters)
     except execution.NotebookFailed as error:
         return _fail(str(error), code=2 if error.refused else 1)
-    record = about.record()
-    _say(f"run {about.name}: executed {about.path / notebook.name}")
+    record = into.record()
+    _say(f"run {into.name}: {record['status']}, executed {into.path / notebook.name}")
     made = record.get("artifacts", {}).get(record.get("artifact"))
     if made and record != before:
         _say(made["verdict"])
     return 0
 
 
-def quantize(options: argparse.Namespace) -> int:
-    """Make an artifact of a run: `run` with the notebook for it."""
+def preflight(options: argparse.Namespace) -> int:
+    """Forecast what `train` with the same parameters would cost; 1 where an error stands."""
+    from workbench import execution
+
+    notebook = Path(options.notebook)
+    given = {name: default for name, (_, default, _) in execution.parameters_of(notebook).items()}
+    given |= execution.parse_parameters(notebook, [tuple(pair) for pair in options.parameter])
+    os.environ["OMP_NUM_THREADS"] = str(max(given["threads"], 1))  # read when torch is imported
+    from workbench import diagnostics, readings
+
+    groups = diagnostics.preflight_of(given, seconds=0.0 if options.no_calibration else 1.5)
+    if options.format == "json":
+        print(json.dumps({name: ds.to_dict("list") for name, ds in groups.items()}, indent=1))
+    else:
+        print(*(f"{name}: {readings.reading(name, groups[name])}" for name in groups), sep="\n")
+    return int("error" in groups["checks"].level.values)
+
+
+def upon(options: argparse.Namespace) -> int:
+    """Go on with a run, or make an artifact of it: `run` with the notebook for it."""
     options.parameter += [("run", options.run)]
     return run(options)
 
@@ -115,7 +139,7 @@ def evaluate(options: argparse.Namespace) -> int:
     """Score validation text."""
     from tqdm import tqdm
 
-    from workbench import evaluation, quantization
+    from workbench import evaluation, quantization, readings
 
     opened = evaluation.open_run(options.run)
     how: dict[str, Any] = {"corpus": options.corpus, "protocol": options.protocol}
@@ -127,21 +151,8 @@ def evaluate(options: argparse.Namespace) -> int:
             summary, table = quantization.evaluate_artifact(opened, options.artifact, **how)
     if options.artifact is None and options.corpus is None and options.protocol == "full":
         evaluation.save_evaluation(opened, summary, table)
-    if options.format == "json":
-        print(json.dumps(summary, indent=1))
-        return 0
-    error = summary["standard_error"]
-    over = "documents" if summary["groups"] == summary["documents"] else "facts"
-    spread = f" +- {error:.4f} (standard error over {summary['groups']} {over})" if error else ""
-    size = f", {summary['artifact_bytes']:,} bytes" if summary["artifact_bytes"] else ""
-    print(f"{summary['bits_per_byte']:.4f} bit/byte{spread}{size}")
-    print(
-        f"{summary['loss_nat']:.4f} nat/token over {summary['tokens']:,} of "
-        f"{summary['split_tokens']:,} tokens, {summary['bytes']:,} bytes, protocol "
-        f"{summary['protocol']}, context {summary['context']}"
-    )
-    for name, part in summary["by_class"].items():
-        print(f"  {name:<14}{part['loss_nat']:8.4f} nat/token  {part['tokens']:>9,} tokens")
+    said = readings.evaluation(summary)
+    print(json.dumps(summary, indent=1) if options.format == "json" else said)
     return 0
 
 
@@ -278,6 +289,11 @@ def _experiments(verbs: Any) -> None:
     epilog = TRAIN_EPILOG.format(_parameters_cell(notebook))
     train = _verb(verbs, "train", run, about, epilog=epilog)
     train.set_defaults(notebook=str(notebook))
+    about = "forecast the parameters, memory, bytes and time of a training, and judge them"
+    ahead = _verb(verbs, "preflight", preflight, about, epilog=_parameters_cell(notebook))
+    ahead.set_defaults(notebook=str(notebook))
+    ahead.add_argument("--format", choices=("text", "json"), default="text")
+    ahead.add_argument("--no-calibration", action="store_true", help="take no step: no time")
     notebook = EXPERIMENTS / "import.ipynb"
     about = "make a run of a checkpoint trained elsewhere: run notebooks/experiments/import.ipynb"
     adopt = _verb(verbs, "import", import_, about, epilog=_parameters_cell(notebook))
@@ -287,21 +303,17 @@ def _experiments(verbs: Any) -> None:
     for each in (made, train, adopt):
         each.add_argument("--name", help="name of the run; by default the notebook's and a number")
         each.add_argument("--replace", action="store_true", help="remove a run of that name first")
-    notebook = EXPERIMENTS / "quantize.ipynb"
-    about = "make an artifact of few bytes of a run: run notebooks/experiments/quantize.ipynb"
-    small = _verb(verbs, "quantize", quantize, about, epilog=_parameters_cell(notebook))
-    small.add_argument("run", help="name of a run, or its folder")
-    small.set_defaults(notebook=str(notebook), name=None, replace=False)
-    for each in (made, train, adopt, small):
-        each.add_argument(
-            "-p",
-            "--parameter",
-            nargs=2,
-            action="append",
-            default=[],
-            metavar=("KEY", "VALUE"),
-            help="a parameter of the notebook, as YAML",
-        )
+    verbs_upon = []
+    for name, told in UPON.items():
+        notebook = EXPERIMENTS / f"{name}.ipynb"
+        about = f"{told}: run notebooks/experiments/{name}.ipynb"
+        verbs_upon.append(_verb(verbs, name, upon, about, epilog=_parameters_cell(notebook)))
+        verbs_upon[-1].add_argument("run", help="name of a run, or its folder")
+        verbs_upon[-1].set_defaults(notebook=str(notebook), name=None, replace=False)
+    pairs: dict[str, Any] = {"nargs": 2, "action": "append", "metavar": ("KEY", "VALUE")}
+    for each in (made, train, ahead, adopt, *verbs_upon):
+        told = "a parameter of the notebook, as YAML"
+        each.add_argument("-p", "--parameter", **pairs, default=[], help=told)
 
 
 def _judgements(verbs: Any) -> None:
@@ -309,7 +321,8 @@ def _judgements(verbs: Any) -> None:
     made = _verb(verbs, "evaluate", evaluate, "bits per byte of a run, with its standard error")
     made.add_argument("run", help="name of a run, or its folder")
     made.add_argument("--corpus", help="another corpus: a known name or a path")
-    about = "full (default): windows side by side; sliding:N: one every N tokens"
+    about = "full (default): windows side by side; sliding:N: one every N tokens; ttt, ttt:lora: "
+    about += "learn from what was scored; set chunk, lr, epochs, rows, stride or rank: ttt:lr=0.01"
     made.add_argument("--protocol", default="full", help=about)
     about = "judge an artifact of the run in its place: NAME, or the one made last"
     made.add_argument("--artifact", nargs="?", const="", metavar="NAME", help=about)

@@ -31,6 +31,7 @@ from workbench.folder import (
     read_json,
     replacing,
     runs_root,
+    valid_name,
 )
 
 VOLATILE = ("papermill", "execution", "widgets")  # metadata that changes on every run
@@ -268,16 +269,25 @@ def run_experiment(
     return run
 
 
-def run_upon(notebook: Path, run: RunFolder, parameters: Mapping[str, Any]) -> None:
-    """Execute an experiment notebook about a finished run, in whose folder it lands."""
+def run_upon(notebook: Path, run: RunFolder, parameters: Mapping[str, Any]) -> RunFolder:
+    """Execute an experiment notebook about a run, and return the folder that it lands in.
+
+    That is the run's, or that of the run ``name``, where the notebook made one.
+    """
+    made = RunFolder(runs_root() / valid_name(parameters.get("name") or run.name))
+    into = made if parameters.get("name") else run
+    record = into.path / "run.json"
+    before = record.stat().st_mtime_ns if record.exists() else 0
     with tempfile.TemporaryDirectory() as scratch:
         executed = Path(scratch) / notebook.name
         try:
-            _execute(notebook, executed, {**parameters, "run": str(run.path)})
+            with following(into, newer_than=before):
+                _execute(notebook, executed, {**parameters, "run": str(run.path)})
         finally:
             if executed.exists():
-                with replacing(run.path / notebook.name) as beside:
+                with replacing((into if record.exists() else run).path / notebook.name) as beside:
                     shutil.copyfile(executed, beside)
+    return into
 
 
 def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> None:
@@ -322,11 +332,13 @@ def _follow(run: RunFolder, stop: threading.Event, newer_than: int) -> None:
         record = run.path / "run.json"
         if record.exists() and record.stat().st_mtime_ns > newer_than:
             found = {} if watch else read_json(record)
-            if "training" in found and "imported" not in found:
+            if found.get("status") == "running" and "training" in found:
                 training = found["training"]
                 watch = progress(training["steps"], training.get("seconds"), description=run.name)
             if watch is not None and run.metrics.exists():
                 with run.metrics.open("rb") as file:
+                    if run.metrics.stat().st_size < done:  # cut, to be continued
+                        done = 0
                     file.seek(done)
                     new = file.read()
                 whole = new[: new.rfind(b"\n") + 1]  # a line still being written waits

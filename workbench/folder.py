@@ -209,6 +209,23 @@ class RunFolder:
         """Folder of kept checkpoints, ``step-000050.safetensors`` and so on."""
         return self.path / "checkpoints"
 
+    @property
+    def states(self) -> Path:
+        """Folder of what each kept checkpoint needs beside its weights, to go on from it."""
+        return self.path / "states"
+
+    def request_stop(self) -> None:
+        """Ask the process that trains this run, whichever it is, to stop after its step."""
+        (self.path / "stop").touch()
+
+    def withdraw_stop(self) -> None:
+        """Take a request back."""
+        (self.path / "stop").unlink(missing_ok=True)
+
+    def asked_to_stop(self) -> bool:
+        """Tell whether somebody has asked."""
+        return (self.path / "stop").exists()
+
     def record(self) -> dict[str, Any]:
         """Read ``run.json``; a run whose process is gone reads ``crashed`` instead of running."""
         record: dict[str, Any] = read_json(self.path / "run.json")

@@ -46,11 +46,12 @@ DIMS = {  # the only dimension names a result may use: singular full words
     "rung": "step of a ladder of checks",
     "target": "answer that a profile asks for",
     "part": "named part of a whole",
+    "phase": "stretch of a training schedule",
     "choice": "one of the likeliest answers, best first",
     "pair": "two things that are compared",
     "group": "tokens that move together: those of one document, or of one fact",
 }
-UNITS = ("1", "bit", "nat", "byte", "token", "s", "ms", "bit/byte", "nat/token", "byte/token")
+UNITS = tuple("1 bit nat byte token s ms flop flop/s bit/byte nat/token byte/token".split())
 
 
 def variable(

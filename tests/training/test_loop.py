@@ -15,8 +15,10 @@ from workbench.model import load_model, new_network, preset, state
 from workbench.text import IGNORED
 from workbench.text.tokens import record_batches, stream_batches
 from workbench.training import (
+    AverageConfig,
     Muon,
     OptimizerConfig,
+    Switch,
     TrainConfig,
     begin,
     judge_start,
@@ -25,6 +27,7 @@ from workbench.training import (
     orthogonalize,
     train,
 )
+from workbench.training.measure import noise
 
 SHORT = TrainConfig(
     steps=6,
@@ -188,7 +191,7 @@ def gradients(start, data, config):
         parameter.register_post_accumulate_grad_hook(
             lambda p, name=name: found.__setitem__(name, p.grad.clone())
         )
-    train(network, data, replace(config, steps=1, checkpoints=0), run)
+    train(network, data, replace(config, steps=1, checkpoints=0, measure_every=0), run)
     return found, read_jsonl(run.metrics)[0]
 
 
@@ -348,3 +351,71 @@ def test_the_start_is_judged_by_what_it_knows(tiny_run, tiny_data):
     small = new_network(preset("demo", n_layer=1, d_model=16, vocab_size=256), seed=0)
     with pytest.raises(InputError, match="at least the tokenizer's 257"):
         judge_start(small, tiny_data, **sizes)
+
+
+# --- what is taken on late, and what is averaged ---------------------------------------------
+
+
+def test_a_switch_cuts_on_where_the_text_stood(start, tiny_data):
+    """Longer rows and larger steps after half of the run; no token is skipped or read twice."""
+    switch = Switch(at=0.5, sequence_length=32, tokens_per_step=128)
+    config = replace(SHORT, switches=(switch,), measure_every=0)
+    seen = []
+
+    def objective(model, inputs, targets):
+        seen.append((inputs.clone(), targets.clone()))
+        return next_token_loss(model, inputs, targets)
+
+    network, run = start(config)
+    train(network, tiny_data, config, run, objective=objective)
+    assert [tuple(inputs.shape) for inputs, _ in seen] == [(4, 16)] * 3 + [(4, 32)] * 3
+    assert [line["tokens"] for line in read_jsonl(run.metrics)] == [64, 128, 192, 320, 448, 576]
+    spans = []
+    for inputs, targets in seen:  # two spans a step, each a token longer than what it scores
+        for half in range(2):
+            rows = slice(2 * half, 2 * half + 2)
+            spans.append(torch.cat([inputs[rows].flatten(), targets[rows].flatten()[-1:]]))
+    read = torch.cat(spans).numpy()
+    assert np.array_equal(read, tiny_data.train.ids[: len(read)])
+
+
+def test_a_run_ends_with_its_average(start, tiny_data):
+    config = replace(SHORT, average=AverageConfig(kind="ema", decay=0.5), checkpoints=6)
+    network, run = start(config)
+    train(network, tiny_data, config, run)
+    kept = [load_file(run.checkpoints / f"step-{step:06d}.safetensors") for step in range(1, 7)]
+    mean = {name: tensor.double() for name, tensor in kept[0].items()}
+    for each in kept[1:]:
+        mean = {name: (mean[name] + each[name]) / 2 for name in mean}
+    found = state(load_model(run.path))
+    for name, tensor in mean.items():
+        torch.testing.assert_close(found[name].double(), tensor, rtol=1e-5, atol=1e-7)
+
+
+def test_measurements_change_nothing(start, tiny_data):
+    """Gradients of passes are taken apart for the noise, and put together again bit for bit."""
+    traces = []
+    for every in (0, 1):
+        config = replace(SHORT, measure_every=every, tokens_per_pass=16)
+        network, run = start(config)
+        train(network, tiny_data, config, run)
+        traces.append((losses(run), state(network)))
+        assert ("gradient_variance" in read_jsonl(run.metrics)[0]) == bool(every)
+    assert traces[0][0] == traces[1][0]
+    assert all(torch.equal(traces[0][1][name], traces[1][1][name]) for name in traces[0][1])
+
+
+def test_noise_is_measured_as_it_was_planted():
+    """Gradients drawn around a known mean: the estimates find mean and variance."""
+    draw = torch.Generator().manual_seed(0)
+    mean, width, sizes = torch.full((400,), 0.5), 3.0, [8, 8, 8, 8]
+    found = []
+    for _ in range(200):
+        passes = [mean + width / s**0.5 * torch.randn(400, generator=draw) for s in sizes]
+        whole = torch.stack(passes).mean(dim=0)
+        squares = [each.square().sum() for each in passes]
+        found.append(noise(squares, whole.square().sum(), sizes))
+    variance = np.mean([float(each["gradient_variance"]) for each in found])
+    square = np.mean([float(each["gradient_square"]) for each in found])
+    assert variance == pytest.approx(400 * width**2, rel=0.02)
+    assert square == pytest.approx(400 * 0.25, rel=0.05)

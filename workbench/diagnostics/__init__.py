@@ -2,12 +2,14 @@
 
 from workbench.diagnostics.ablation import ablation
 from workbench.diagnostics.activation import activation
+from workbench.diagnostics.alive import Recipe, alive
 from workbench.diagnostics.alpha_curve import alpha_curve, mix_cost
 from workbench.diagnostics.annotated import annotated, worded
 from workbench.diagnostics.attention import attention
 from workbench.diagnostics.branch import BranchStates, branch_states, mean_hidden
 from workbench.diagnostics.calibration import calibration
 from workbench.diagnostics.cells import loss_cells
+from workbench.diagnostics.checks import Check, check_table
 from workbench.diagnostics.components import components
 from workbench.diagnostics.confusions import confusions
 from workbench.diagnostics.coverage import at_step, coverage_history
@@ -15,6 +17,7 @@ from workbench.diagnostics.damping import damping, final_states
 from workbench.diagnostics.diagnose import diagnose, diagnostics, save_diagnosis
 from workbench.diagnostics.effective_rank import effective_rank
 from workbench.diagnostics.embedding import embedding
+from workbench.diagnostics.envelope import Plan, envelope, plan_checks
 from workbench.diagnostics.frontier import frontier
 from workbench.diagnostics.head_rank import head_rank
 from workbench.diagnostics.intervention import (
@@ -33,8 +36,10 @@ from workbench.diagnostics.localisation import probe
 from workbench.diagnostics.logit_prior import explain, explain_chosen, logit_prior
 from workbench.diagnostics.margin import mean_parts, what_to_mend
 from workbench.diagnostics.mixing import mixing, scalars
+from workbench.diagnostics.pace import step_seconds, translated
 from workbench.diagnostics.position_loss import position_loss
 from workbench.diagnostics.prediction import chosen_states
+from workbench.diagnostics.preflight import preflight, preflight_of, refuse
 from workbench.diagnostics.quantization import culprits, quantization
 from workbench.diagnostics.reachable import reachable
 from workbench.diagnostics.reference import ngrams, reference
@@ -64,7 +69,10 @@ from workbench.diagnostics.value_residual import value_residual
 
 __all__ = [
     "BranchStates",
+    "Check",
     "Intervention",
+    "Plan",
+    "Recipe",
     "Reducer",
     "Rows",
     "Sample",
@@ -77,9 +85,11 @@ __all__ = [
     "at_step",
     "attention",
     "audit_checkpoints",
+    "alive",
     "audit_sample",
     "branch_states",
     "calibration",
+    "check_table",
     "chosen_states",
     "components",
     "confusions",
@@ -90,6 +100,7 @@ __all__ = [
     "diagnostics",
     "effective_rank",
     "embedding",
+    "envelope",
     "explain",
     "explain_chosen",
     "final_states",
@@ -107,14 +118,18 @@ __all__ = [
     "mixing",
     "ngrams",
     "paired",
+    "plan_checks",
     "position_loss",
     "power_law",
+    "preflight",
+    "preflight_of",
     "probe",
     "quantization",
     "reachable",
     "reference",
     "residual",
     "role_conflict",
+    "refuse",
     "routing_audit",
     "routing_records",
     "sample",
@@ -128,11 +143,13 @@ __all__ = [
     "spectra",
     "spectral_ranks",
     "spectral_shape",
+    "step_seconds",
     "sweep",
     "targets",
     "together",
     "token_difference",
     "token_loss",
+    "translated",
     "trial",
     "truncation",
     "value_residual",

@@ -84,13 +84,18 @@ class Tokens:
 
 
 def stream_batches(
-    tokens: Tokens, *, sequence_length: int, tokens_per_step: int, micro_batches: int
+    tokens: Tokens,
+    *,
+    sequence_length: int,
+    tokens_per_step: int,
+    micro_batches: int,
+    start: int = 0,
 ) -> Callable[[int], Batch]:
     """Cut a packed split into steps, front to back, for ever.
 
     Each micro-batch takes one token more than it scores, as the Parameter Golf loader does, so
-    that the same shards give the same batches. A step depends on its number alone: continuing a
-    run needs no reader state.
+    that the same shards give the same batches. A step depends on its number and on `start`, the
+    token where step 0 begins, alone: continuing a run needs no reader state.
 
     Returns
     -------
@@ -117,7 +122,7 @@ def stream_batches(
     offsets = np.arange(local + 1)
 
     def batch(step: int) -> Batch:
-        first = (step * micro_batches + np.arange(micro_batches)) * (local + 1)
+        first = start + (step * micro_batches + np.arange(micro_batches)) * (local + 1)
         span = ids[(first[:, None] + offsets) % len(ids)].astype(np.int64)
         shape = (-1, sequence_length)
         return span[:, :-1].reshape(shape), span[:, 1:].reshape(shape)
@@ -126,9 +131,11 @@ def stream_batches(
 
 
 def record_batches(
-    tokens: Tokens, *, sequence_length: int, tokens_per_step: int, seed: int
+    tokens: Tokens, *, sequence_length: int, tokens_per_step: int, seed: int, start: int = 0
 ) -> Callable[[int], Batch]:
     """Deal records into steps, one record a row, in a new order each epoch.
+
+    Step 0 begins `start` records into the first epoch.
 
     Rows are padded on the right with id 0 and `IGNORED` targets; a causal model cannot see them.
 
@@ -142,7 +149,7 @@ def record_batches(
     n_record = len(inputs)
 
     def batch(step: int) -> Batch:
-        drawn = np.arange(step * per_step, (step + 1) * per_step)
+        drawn = start + np.arange(step * per_step, (step + 1) * per_step)
         chosen = np.empty(per_step, dtype=np.int64)
         for epoch in np.unique(drawn // n_record):
             order = np.random.default_rng([seed, int(epoch)]).permutation(n_record)

@@ -1,13 +1,18 @@
 """Make the folder of a run, once everything it needs has proved good."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from workbench.folder import InputError, RunFolder, create_run, find_run, write_json
-from workbench.model import Network, to_json
-from workbench.text import Data, record_batches, stream_batches, windows
-from workbench.training.config import TrainConfig
+from workbench.model import Network, from_json, to_json
+from workbench.text import Data, record_batches, reopen_data, stream_batches, windows
+from workbench.training.config import TrainConfig, recorded_config
+from workbench.training.distributed import share
+from workbench.training.resume import branch, kept_state, newest_standing
 
 
 def begin(
@@ -34,7 +39,9 @@ def begin(
         If the data do not fit the model or the name is taken; nothing is made then.
     """
     check_data(model, data, sequence_length=config.sequence_length)
-    batches(data, config)(0)  # too short a corpus is refused before anything is written
+    for late in ({}, *(each.settings for each in config.switches)):
+        batch = batches(data, dataclasses.replace(config, **late))(0)
+        share(batch[0], 0, config.processes)  # refused before anything is written
     parent = (origin or {}).get("parent") or None
     if parent is not None:
         theirs = find_run(parent).record()["data"]["tokenizer_hash"]
@@ -53,6 +60,67 @@ def begin(
         seed=config.seed,
     )
     return run
+
+
+def reopen(
+    name: str | Path,
+    *,
+    step: int | None = None,
+    branch_name: str = "",
+    changes: Mapping[str, Any] | None = None,
+) -> tuple[RunFolder, Network, Data, TrainConfig]:
+    """Open a run to train it further: where it stands, or as a new run from one of its kept steps.
+
+    Parameters
+    ----------
+    name : str or Path
+        A run that was stopped or killed, or the parent of a branch.
+    step : int, optional
+        Kept step at which a branch begins.
+    branch_name : str
+        Of the new run; both or neither.
+    changes : mapping, optional
+        Fields of `TrainConfig` that differ in the branch, such as a later end or a warmdown.
+
+    Returns
+    -------
+    run : RunFolder
+    network : Network
+        Of the right shape; `train` fills in the weights.
+    data : Data
+    config : TrainConfig
+
+    Raises
+    ------
+    InputError
+        If the run cannot go on: it is still running, ended, was trained by another loop or with an
+        objective of its own; or the step was not kept. Nothing is made then.
+    """
+    run = find_run(name)
+    record = run.record()
+    where, status = f"run {run.name!r}", record["status"]
+    if (step is None) != (not branch_name) or (changes and step is None):
+        remedy = "Give step and name to branch; leave out both, and changes, to continue."
+        found = f"step {step}, name {branch_name!r}, changes {dict(changes or {})}"
+        raise InputError(where, expected="a branch, or none", found=found, remedy=remedy)
+    problem, remedy = "", "Train from its weights: -p parent RUN."
+    if record.get("objective") or "optimizer" not in record.get("training", {}):
+        problem = "one that `workbench train` did not make by itself"
+    elif step is not None:
+        kept_state(run, step)
+    elif status == "running":
+        problem, remedy = "one that is still running", "Stop it first, or wait."
+    elif newest_standing(run) is None:
+        problem, remedy = f"status {status}, nothing left to continue", "Branch from a kept step."
+    if problem:
+        raise InputError(where, expected="a run to go on with", found=problem, remedy=remedy)
+    data = reopen_data(record["data"], run.path / "tokenizer")
+    config = recorded_config(record["training"], changes or {})
+    network = Network(from_json(record["model"]))
+    if step is not None:
+        parent, run = run, begin(branch_name, network, data, config, origin={"parent": run.name})
+        branch(run, parent, step)
+    return run, network, data, config
 
 
 def check_data(model: Network, data: Data, *, sequence_length: int) -> None:
@@ -79,18 +147,29 @@ def describe(name: str, model: Network, data: Data, *, replace: bool) -> RunFold
     return run
 
 
-def batches(data: Data, config: TrainConfig) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
-    """Choose how the training split is cut."""
+def batches(
+    data: Data, config: TrainConfig, *, start: int = 0
+) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+    """Choose how the training split is cut; `start` is where step 0 begins in it."""
     if data.train.answers is not None:
         return record_batches(
             data.train,
             sequence_length=config.sequence_length,
             tokens_per_step=config.tokens_per_step,
             seed=config.seed,
+            start=start,
         )
     return stream_batches(
         data.train,
         sequence_length=config.sequence_length,
         tokens_per_step=config.tokens_per_step,
         micro_batches=config.micro_batches,
+        start=start,
     )
+
+
+def advance(data: Data, config: TrainConfig) -> int:
+    """Return how far a step moves in the training split, in tokens, or in records."""
+    if data.train.answers is not None:
+        return max(1, config.tokens_per_step // config.sequence_length)
+    return config.tokens_per_step + config.micro_batches

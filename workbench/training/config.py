@@ -1,16 +1,20 @@
 """How long and how to train, checked before anything is made."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 
-from workbench.folder import InputError
+from workbench.folder import InputError, nearest
+from workbench.training.averages import AverageConfig
+from workbench.training.objectives import ObjectiveConfig, objective_config
 from workbench.training.optimizers import OptimizerConfig, optimizer_config
+from workbench.training.schedule import Switch, group_settings, schedule
 
 # Rates made for fresh weights undo what trained ones know.
-CONTINUED = {"learning_rate_factor": 0.1, "warmup_steps": 20}
+CONTINUED: dict[str, Any] = {"learning_rate_factor": 0.1, "warmup_steps": 20}
+WARMDOWN = 0.3  # of the run, where nothing is said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,23 +29,40 @@ class TrainConfig:
     tokens_per_pass: int = 2048  # of one forward pass; changes speed and memory, not the result
     learning_rate_factor: float = 1.0  # on every rate of the optimizer
     warmup_steps: int = 0  # first updates, over which the learning rate rises from 0
-    warmdown_steps: int = 60  # last updates, over which it falls to 0
+    warmdown_steps: int = 60  # last updates, over which it falls to `floor`
+    warmdown_share: float = 0.0  # the same as a share of the run, in place of steps; 0: not used
+    decay: str = "linear"  # shape of the fall: linear, cosine or one_minus_sqrt
+    floor: float = 0.0  # where it ends, as a share of the full rate
+    by_group: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # what differs by kind
+    switches: tuple[Switch, ...] = ()  # settings taken on late
+    average: AverageConfig = field(default_factory=AverageConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     seed: int = 0  # of the order of records; a packed stream has no random order
     device: str = "cpu"
+    compile: bool = False  # model and objective, before the first step; see `compiled`
+    processes: int = 1  # that share every update, one a GPU; see `distributed`
     dtype: str = "float32"  # of the forward pass; weights stay float32
     validate_every: int = 50  # steps; 0: only at the end
     validation_tokens: int = 65536  # scored at each of these; the final evaluation takes all
     checkpoints: int = 8  # kept besides step 0, evenly spaced
+    measure_every: int = 10  # steps between measurements of updates and of noise; 0: never
+    resume_seconds: float = 30.0  # between files to continue from
 
     def __post_init__(self) -> None:
         tokens = ("tokens_per_step", "tokens_per_pass", "sequence_length")
-        for name in ("steps", "micro_batches", *tokens):
+        for name in ("steps", "micro_batches", "processes", *tokens):
             if getattr(self, name) < 1:
                 raise InputError(
                     name, expected="1 or more", found=str(getattr(self, name)), remedy="Raise it."
                 )
-        counts = ("warmup_steps", "warmdown_steps", "validate_every", "checkpoints")
+        counts = (
+            "warmup_steps",
+            "warmdown_steps",
+            "validate_every",
+            "checkpoints",
+            "measure_every",
+        )
         if min(getattr(self, name) for name in counts) < 0:
             raise InputError(
                 ", ".join(counts),
@@ -63,6 +84,8 @@ class TrainConfig:
                 found=str(self.seconds),
                 remedy="Leave it out to train by steps.",
             )
+        for settings in group_settings(self).values():
+            schedule(**settings)  # refuses what it does not know
         if self.dtype not in ("float32", "bfloat16"):
             raise InputError(
                 "dtype",
@@ -75,6 +98,9 @@ class TrainConfig:
 def train_config(
     *,
     optimizer: Mapping[str, Any],
+    objective: Mapping[str, Any] | None = None,
+    average: Mapping[str, Any] | None = None,
+    switches: Sequence[Mapping[str, Any]] = (),
     device: str = "auto",
     dtype: str = "auto",
     start: Mapping[str, Any] | None = None,
@@ -83,9 +109,10 @@ def train_config(
     """Make the configuration from plain values, as a notebook or a command line has them.
 
     ``device="auto"`` is cuda where there is one; ``dtype="auto"`` is bfloat16 on cuda. Passes are
-    sized for the device unless `tokens_per_pass` is given. Where `start`, from `judge_start`, says
-    that the weights are trained, the settings of `CONTINUED` are the defaults. A setting of None
-    is as good as none.
+    sized for the device unless `tokens_per_pass` is given; on cuda they are compiled unless
+    `compile` says not. The warmdown is the last 30 % of the run, by steps or by time, unless its
+    length is given. Where `start`, from `judge_start`, says that the weights are trained, the
+    settings of `CONTINUED` are the defaults. A setting of None is as good as none.
 
     Raises
     ------
@@ -111,13 +138,56 @@ def train_config(
     if dtype == "auto":
         dtype = "bfloat16" if chosen.startswith("cuda") else "float32"
     settings = {name: value for name, value in settings.items() if value is not None}
-    settings = (CONTINUED if start and start["trained"] else {}) | settings
     half = int(settings.get("steps", TrainConfig.steps)) // 2
+    if start and start["trained"]:
+        settings = CONTINUED | {"warmup_steps": min(CONTINUED["warmup_steps"], half)} | settings
+    if not settings.keys() & {"warmdown_steps", "warmdown_share"}:
+        settings |= {"warmdown_steps": 0, "warmdown_share": WARMDOWN}
     optimizer = {"momentum_warmup_steps": min(OptimizerConfig.momentum_warmup_steps, half)} | dict(
         optimizer
     )
     # A processor wants activations in its cache, a GPU wants to be full.
     settings.setdefault("tokens_per_pass", 65536 if chosen.startswith("cuda") else 2048)
+    settings.setdefault("compile", chosen.startswith("cuda"))
     return TrainConfig(
-        optimizer=optimizer_config(**optimizer), device=chosen, dtype=dtype, **settings
+        optimizer=optimizer_config(**optimizer),
+        objective=objective_config(**(objective or {})),
+        average=_made(AverageConfig, average or {}),
+        switches=tuple(_made(Switch, each) for each in switches),
+        device=chosen,
+        dtype=dtype,
+        **settings,
     )
+
+
+def recorded_config(training: Mapping[str, Any], changes: Mapping[str, Any]) -> TrainConfig:
+    """Make the configuration of a run again from its record, with some fields changed.
+
+    Raises
+    ------
+    InputError
+        If a field is unknown or its value out of range.
+    """
+    known = [each.name for each in fields(TrainConfig)]
+    for name in changes:
+        if name not in known:
+            remedy = nearest(name, known)
+            raise InputError("changes", expected="fields of TrainConfig", found=name, remedy=remedy)
+    given = {name: value for name, value in {**training, **changes}.items() if name in known}
+    nested = ("optimizer", "objective", "average")
+    merged = {name: {**training.get(name, {}), **changes.get(name, {})} for name in nested}
+    return train_config(**{**given, **merged})
+
+
+def _made(kind: type, settings: Mapping[str, Any]) -> Any:
+    """Make a small configuration, naming the nearest field for an unknown one."""
+    known = [each.name for each in fields(kind)]
+    for name in settings:
+        if name not in known:
+            where, remedy = kind.__name__, nearest(name, known)
+            raise InputError(where, expected="one of its fields", found=name, remedy=remedy)
+    try:
+        return kind(**settings)
+    except TypeError as error:
+        wanted, remedy = ", ".join(known), "Check names and types."
+        raise InputError(kind.__name__, expected=wanted, found=str(error), remedy=remedy) from error

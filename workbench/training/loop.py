@@ -1,41 +1,44 @@
 """The training loop: batches in, a run folder out."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from workbench.evaluation import score_batches
-from workbench.folder import RunFolder, append_jsonl, environment, read_jsonl
+from workbench.folder import InputError, RunFolder, environment
 from workbench.foreign import init_loss_verdict
-from workbench.model import Network, save_model, save_state
-from workbench.text import IGNORED, Data
-from workbench.training.begin import batches, check_data
+from workbench.model import Network, load_state, read_state, save_model, save_state
+from workbench.text import Data
+from workbench.training.averages import Average
+from workbench.training.begin import advance, batches, check_data
 from workbench.training.config import TrainConfig
+from workbench.training.distributed import agreed, launch, place
 from workbench.training.guard import divergence_guard
+from workbench.training.ledger import Ledger, Pace, Watch
+from workbench.training.measure import scalar_values
+from workbench.training.objectives import CrossEntropy, Objective
 from workbench.training.optimizers import optimizers
-from workbench.training.schedule import multiplier
+from workbench.training.resume import (
+    Parts,
+    Standing,
+    forget_after,
+    load_standing,
+    newest_standing,
+    save_standing,
+)
+from workbench.training.schedule import Moment, active, group_settings, schedule
+from workbench.training.step import Batch, Learner, update
 
-Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
-Watch = Callable[[Mapping[str, Any]], None]
 TRAINED = 0.85  # of the loss of a guess, ln(vocab_size): below, there is something to lose
 
 
-class NonFiniteLoss(RuntimeError):
-    """Training met a NaN or an infinity; says at which step and in which tensor."""
-
-
-def next_token_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the summed cross-entropy [nat] of targets (B, T), ignored positions left out."""
-    logits = model(inputs).float()
-    return F.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
+class Stopped(Exception):
+    """The run was asked to stop, and did so between two steps."""
 
 
 def train(
@@ -45,7 +48,7 @@ def train(
     run: RunFolder,
     *,
     watch: Watch | None = None,
-    objective: Objective = next_token_loss,
+    objective: Objective | None = None,
 ) -> Network:
     """Train `model` in place and leave metrics, checkpoints and weights in `run`.
 
@@ -57,34 +60,57 @@ def train(
         Its training split is learned, the start of its validation split watched.
     config : TrainConfig
     run : RunFolder
-        An open folder. Its status becomes running, then finished, stopped (interrupted by hand;
-        weights so far are kept) or failed.
+        An open folder. Its status becomes running, then finished, stopped (by hand or by
+        ``run.request_stop()``; weights so far are kept) or failed.
     watch : callable, optional
         Called with each line of ``metrics.jsonl``.
     objective : callable, optional
-        Maps (model, inputs, targets) to a summed loss [nat].
+        Maps (model, inputs, targets) to a summed loss [nat]; by default what ``config.objective``
+        describes. See `training.objectives`.
+
+    A folder that holds where a killed or stopped run stood is continued from there: on the CPU,
+    with a schedule by steps, as if it had not been interrupted. What followed is cut and made
+    again, and `watch` is shown the lines before it once more.
+
+    With ``config.processes`` above 1 the steps are taken by as many new processes, which open the
+    data of the run again, and `watch` is called here; see `training.distributed`. With
+    ``config.compile`` the record says what was compiled; see `training.compiled`.
 
     Raises
     ------
+    InputError
+        If several processes are to share an `objective`, which cannot be sent to them.
+    WorkerFailed
+        If one of several processes was lost or failed; the run can be continued, by any number.
     NonFiniteLoss
         At the first step whose loss or gradient is not finite.
     Diverged
         Where the loss has risen well above that of the first steps.
     """
-    run.update(status="running", training=asdict(config), environment=environment())
+    own = None
+    if objective is not None:
+        own = getattr(objective, "__qualname__", type(objective).__name__)
+    run.update(status="running", reason=None, objective=own)
+    run.update(training=asdict(config), environment=environment())
+    watchers = [divergence_guard(), *([watch] if watch else [])]
+    standing = Standing()
     try:
-        watchers = [divergence_guard(), *([watch] if watch else [])]
-        steps = _train(model.to(config.device), data, config, run, watchers, objective)
-    except KeyboardInterrupt:
+        take = _train_together if config.processes > place()[1] else _train
+        take(model, data, config, run, watchers, objective, standing)
+    except (KeyboardInterrupt, Stopped) as error:
         save_model(model, run.path)
-        done = len(read_jsonl(run.metrics))
-        run.update(status="stopped", reason="interrupted", steps_done=done)
-        raise
+        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else "asked to stop"
+        run.update(status="stopped", reason=reason, steps_done=standing.step)
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return model.eval()
     except BaseException as error:
         run.update(status="failed", reason=f"{type(error).__name__}: {error}")
         raise
     save_model(model, run.path)
-    run.update(status="finished", steps_done=steps)
+    run.update(status="finished", reason=None, steps_done=standing.step)
+    for path in run.path.glob("resume-*.safetensors"):
+        path.unlink()
     return model.eval()
 
 
@@ -94,151 +120,175 @@ def _train(
     config: TrainConfig,
     run: RunFolder,
     watchers: list[Watch],
-    objective: Objective,
-) -> int:
-    """Take the steps and return how many they were."""
-    batch_of = batches(data, config)
-    optimizer = optimizers(model, config.optimizer)
-    elapsed, tokens, kept = 0.0, 0, 0
-    if config.checkpoints:
-        _keep(model, run, 0)
-    for step in range(config.steps):
+    objective: Objective | None,
+    standing: Standing,
+) -> None:
+    """Take the steps that are left; `standing` says how many are done."""
+    learner, parts, average = _assembled(model, data, config, objective)
+    _continue(run, standing, parts, watchers)
+    learner, audit = _prepared(learner, data, config, run)
+    factors = {kind: schedule(**each) for kind, each in group_settings(config).items()}
+    ledger, feed, pace = Ledger(run, model, watchers), Feed(data, config), Pace(config.device)
+    if config.checkpoints and not standing.step:
+        _keep(parts, run, standing)
+    saved = time.perf_counter()
+    while (moment := _moment(config, standing)).progress < 1:
         started = time.perf_counter()
-        scale = _scale(config, step, elapsed)
-        measured = _step(model, batch_of(step), optimizer, config, objective, step, scale)
+        scales = {kind: factor(moment) for kind, factor in factors.items()}
+        batch, now = feed.next(moment, standing)
+        line = update(learner, batch, parts, now, step=standing.step, scales=scales)
+        average.update(model, step=standing.step + 1, multiplier=scales["matrix"])
+        pace.wait(through=ledger.is_due())
         spent = time.perf_counter() - started
-        elapsed += spent
-        tokens += measured.pop("counted")
-        progress = max((step + 1) / config.steps, elapsed / (config.seconds or float("inf")))
-        line = {
-            "step": step + 1,
-            "tokens": tokens,
-            "seconds": round(elapsed, 4),
-            "ms": round(1000 * spent, 3),
-            **measured,
-            "scalars": learned_scalars(model),
-        }
-        _check_finite(model, step, line["scalars"])
-        due = config.validate_every and (step + 1) % config.validate_every == 0
-        if due or progress >= 1:
+        standing.step += 1
+        if audit:
+            audit.note(standing.step)
+        standing.seconds += spent
+        standing.tokens += line.pop("counted")
+        standing.position += advance(data, now)
+        line = _described(line, standing, spent, scales["matrix"], config)
+        line["scalars"] = scalar_values(model)
+        done = _moment(config, standing).progress
+        if done >= 1 or (config.validate_every and standing.step % config.validate_every == 0):
             score, _ = _validate(model, data, config.sequence_length, config.validation_tokens)
-            _check_finite(model, step, {"validation": score})
             line["validation_bits_per_byte"] = score
-        append_jsonl(run.metrics, line)
-        for each in watchers:
-            each(line)
-        reached = int(min(progress, 1.0) * config.checkpoints + 1e-9)  # 29 / 49 * 49 < 29
-        if reached > kept:
-            kept = reached
-            _keep(model, run, step + 1)
-        if progress >= 1:
-            break
-    return step + 1
+        ledger.add(line)
+        _keep_if_due(parts, run, standing, int(min(done, 1.0) * config.checkpoints + 1e-9))
+        standing.seconds, asked = agreed(standing.seconds, run.asked_to_stop())
+        if asked or time.perf_counter() - saved >= config.resume_seconds:
+            ledger.flush()
+            _save(parts, run, standing)
+            saved = time.perf_counter()
+        if asked and _moment(config, standing).progress < 1:
+            raise Stopped
+    ledger.flush()
+    if average.weights():  # the last step's own stay among the checkpoints
+        load_state(model, model.state_dict() | average.weights())
 
 
-def _scale(config: TrainConfig, step: int, elapsed: float) -> float:
-    """Return the share of every full learning rate that the update after `step` updates takes."""
-    return multiplier(
-        step,
-        steps=config.steps,
-        warmdown_steps=config.warmdown_steps,
-        warmup_steps=config.warmup_steps,
-        seconds=config.seconds,
-        elapsed=elapsed,
+def _prepared(
+    learner: nn.Module, data: Data, config: TrainConfig, run: RunFolder
+) -> tuple[nn.Module, Any]:
+    """Compile the learner and share it with other processes, as far as asked for."""
+    audit = None
+    if config.compile:
+        from workbench.training import compiled  # the compiler takes seconds to import
+
+        audit = compiled.CompileAudit(learner, run)
+    if place()[1] > 1:
+        has_empty = not all(each.numel() for each in learner.parameters())  # as of one block
+        learner = DistributedDataParallel(learner, find_unused_parameters=has_empty)
+    if audit:
+        compiled.warm_up(learner, data, config)
+        audit.note(0)
+    return learner, audit
+
+
+def _train_together(
+    model: Network,
+    data: Data,
+    config: TrainConfig,
+    run: RunFolder,
+    watchers: list[Watch],
+    objective: Objective | None,
+    standing: Standing,
+) -> None:
+    """Have the steps that are left taken by several processes, and take over their weights."""
+    if objective is not None:
+        expected, remedy = "what config.objective describes", "Train in one process."
+        raise InputError("objective", expected=expected, found=str(objective), remedy=remedy)
+    _, parts, _ = _assembled(model, data, replace(config, device="cpu"), None)
+    _continue(run, standing, parts, watchers)
+    weights = run.path / "model.safetensors"
+    try:
+        launch(run, config.processes, watchers)
+    finally:
+        record = run.record()
+        standing.step = record.get("steps_done", standing.step)
+        if weights.exists():
+            load_state(model, read_state(weights))
+    if record["status"] == "stopped":
+        raise Stopped
+
+
+def _assembled(
+    model: Network, data: Data, config: TrainConfig, objective: Objective | None
+) -> tuple[nn.Module, Parts, Average]:
+    """Put on its device what is trained, and what the training remembers."""
+    goal = objective
+    if goal is None:
+        width = model.config.d_model
+        goal = CrossEntropy(config.objective, d_model=width, tokenizer=data.tokenizer)
+    learner = Learner(model, goal).to(config.device)
+    own = goal if isinstance(goal, nn.Module) else None
+    extra = own.named_parameters() if own else ()
+    average = Average(model, config.average)
+    chosen = optimizers(model, config.optimizer, extra=extra)
+    return learner, Parts(model=model, optimizers=chosen, objective=own, average=average), average
+
+
+def _continue(run: RunFolder, standing: Standing, parts: Parts, watchers: list[Watch]) -> None:
+    """Go back to where the run stood last, or note where it begins."""
+    run.withdraw_stop()
+    newest = newest_standing(run)
+    if newest is None:
+        forget_after(run, 0)
+        _save(parts, run, standing)
+        return
+    found = load_standing(newest, parts)
+    for name, value in asdict(found).items():
+        setattr(standing, name, value)
+    for line in forget_after(run, standing.step):
+        for watch in watchers:
+            watch(line)
+
+
+def _save(parts: Parts, run: RunFolder, standing: Standing) -> None:
+    """Write where the run stands, then remove where it stood."""
+    path = run.path / f"resume-{standing.step:06d}.safetensors"
+    save_standing(path, standing, parts)
+    for older in run.path.glob("resume-*.safetensors"):
+        if older != path:
+            older.unlink()
+
+
+def _moment(config: TrainConfig, standing: Standing) -> Moment:
+    """Return where the run stands, as its schedules see it."""
+    return Moment(
+        step=standing.step, steps=config.steps, elapsed=standing.seconds, seconds=config.seconds
     )
 
 
-def _step(
-    model: Network,
-    batch: tuple[np.ndarray, np.ndarray],
-    optimizer: list[torch.optim.Optimizer],
-    config: TrainConfig,
-    objective: Objective,
-    step: int,
-    scale: float,
+class Feed:
+    """The text of each step, cut as the switches of a run have it by then."""
+
+    def __init__(self, data: Data, config: TrainConfig) -> None:
+        self.data, self.config = data, config
+        self.settings: dict[str, Any] | None = None
+
+    def next(self, moment: Moment, standing: Standing) -> tuple[Batch, TrainConfig]:
+        """Return the batch of a step, and the configuration with what was switched to."""
+        settings = active(self.config.switches, moment)
+        if settings != self.settings:
+            self.settings, self.now = settings, replace(self.config, **settings)
+            start = standing.position - standing.step * advance(self.data, self.now)
+            self.batch_of = batches(self.data, self.now, start=start)
+        return self.batch_of(standing.step), self.now
+
+
+def _described(
+    line: Mapping[str, Any], standing: Standing, spent: float, scale: float, config: TrainConfig
 ) -> dict[str, Any]:
-    """Accumulate one step's gradient and apply it; return what was measured."""
-    model.train()
-    inputs, targets = (torch.from_numpy(part).to(config.device) for part in batch)
-    counted = int((targets != IGNORED).sum())
-    rows = max(1, config.tokens_per_pass // inputs.shape[1])
-    total = torch.zeros((), device=config.device)
-    use_autocast = config.dtype == "bfloat16"
-    for some, wanted in zip(inputs.split(rows), targets.split(rows), strict=True):
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=use_autocast):
-            loss = objective(model, some, wanted) / counted
-        loss.backward()
-        total += loss.detach()
-    parameters = [p for p in model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    value, grad_norm = float(total), float(norm)
-    _check_finite(model, step, {"loss": value, "gradient norm": grad_norm})
-    if config.optimizer.clip_grad_norm:
-        torch.nn.utils.clip_grads_with_norm_(parameters, config.optimizer.clip_grad_norm, norm)
-    momentum = config.optimizer.momentum_at(step)
-    for each in optimizer:
-        for group in each.param_groups:
-            group["lr"] = group["base_lr"] * config.learning_rate_factor * scale
-            if "momentum" in group:
-                group["momentum"] = momentum
-        each.step()
-        each.zero_grad(set_to_none=True)
+    """Put what a step measured between where the run stands and its rates."""
     return {
-        "counted": counted,
-        "loss": value,
+        "step": standing.step,
+        "tokens": standing.tokens,
+        "seconds": round(standing.seconds, 4),
+        "ms": round(1000 * spent, 3),
+        **line,
         "learning_rate": scale * config.learning_rate_factor * config.optimizer.matrix_lr,
         "learning_rate_multiplier": scale,
-        "momentum": momentum,
-        "grad_norm": grad_norm,
     }
-
-
-def _check_finite(model: nn.Module, step: int, values: Mapping[str, float]) -> None:
-    """Refuse to go on from a NaN or an infinity, which no file could hold either."""
-    broken = [f"{name} {value}" for name, value in values.items() if not np.isfinite(value)]
-    if broken:
-        raise NonFiniteLoss(
-            f"step {step + 1}: {', '.join(broken[:3])}; first not finite: "
-            f"{first_not_finite(model)}. Lower the learning rate or clip the gradient "
-            "(optimizer: clip_grad_norm)."
-        )
-
-
-def first_not_finite(model: nn.Module) -> str:
-    """Name the first parameter, else gradient, that holds a NaN or an infinity."""
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            return f"weight {name}"
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-            return f"gradient of {name}"
-    return "the loss itself"
-
-
-def learned_scalars(model: nn.Module) -> dict[str, float]:
-    """Return every learned scalar, and the mean of every learned vector of scales.
-
-    Names are the parameter's, with an index for scalars (``blocks.0.attn.q_gain.2``) and
-    ``.mean`` for per-channel vectors (``blocks.0.attn_scale.mean``).
-    """
-    named = {
-        name: parameter.detach()
-        for name, parameter in model.named_parameters()
-        if parameter.ndim < 2 or "resid_mix" in name or "skip_weights" in name
-    }
-    names, values = [], []
-    for name, tensor in named.items():
-        if name.endswith(("q_gain", "alpha")):
-            names += [f"{name}.{index}" for index in range(tensor.numel())]
-            values.append(tensor.float().reshape(-1))
-        else:
-            rows = tensor.float().reshape(-1, *tensor.shape[-1:] or (1,)).mean(dim=1)
-            names += [
-                f"{name}.{i}.mean" if len(rows) > 1 else f"{name}.mean" for i in range(len(rows))
-            ]
-            values.append(rows)
-    together = torch.cat(values or [torch.empty(0)]).tolist()  # one transfer from the device
-    return {name: round(value, 6) for name, value in zip(names, together, strict=True)}
 
 
 def _validate(
@@ -290,6 +340,15 @@ def judge_start(
     return {"bits_per_byte": told[0], "loss": told[1], "trained": trained, **verdict}
 
 
-def _keep(model: Network, run: RunFolder, step: int) -> None:
-    """Keep the weights after `step` updates."""
-    save_state(model, run.checkpoints / f"step-{step:06d}.safetensors")
+def _keep_if_due(parts: Parts, run: RunFolder, standing: Standing, due: int) -> None:
+    """Keep this step where fewer checkpoints were kept than are due by now."""
+    if due > standing.kept:
+        standing.kept = due
+        _keep(parts, run, standing)
+
+
+def _keep(parts: Parts, run: RunFolder, standing: Standing) -> None:
+    """Keep the weights of this step, and beside them what a branch needs to go on from it."""
+    name = f"step-{standing.step:06d}.safetensors"
+    save_state(parts.model, run.checkpoints / name)
+    save_standing(run.states / name, standing, parts, weights=False)

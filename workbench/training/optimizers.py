@@ -1,12 +1,6 @@
-"""Muon for the matrices inside blocks, Adam for everything else.
-
-References
-----------
-.. [1] Jordan et al., Muon, 2024, https://kellerjordan.github.io/posts/muon/
-"""
+"""Muon for the matrices inside blocks, Adam with decoupled weight decay for everything else."""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -15,48 +9,63 @@ import torch
 from torch import Tensor, nn
 
 from workbench.folder import InputError, nearest
+from workbench.training.muon import COEFFICIENTS, Muon
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that pushes singular values towards 1
+CHOICES = {
+    "newton_schulz": tuple(COEFFICIENTS),
+    "newton_schulz_dtype": ("auto", "bfloat16", "float32"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Learning rates and momenta of the parameter groups."""
+    """Learning rates, decay and momenta of the parameter groups."""
 
     matrix_lr: float = 0.04  # Muon, matrices inside blocks
     scalar_lr: float = 0.04  # Adam, vectors and scalars
     tied_embedding_lr: float = 0.05  # Adam, embedding that is also the head
     embedding_lr: float = 0.6  # Adam, embedding with an untied head
     head_lr: float = 0.008  # Adam, untied head
+    weight_decay: float = 0.0  # share of a matrix lost in an update, times the learning rate
+    embedding_weight_decay: float = 0.0  # the same of embedding and head; scalars never decay
     momentum: float = 0.95
     momentum_start: float = 0.85  # momentum rises linearly from here ...
     momentum_warmup_steps: int = 500  # ... over this many steps
+    momentum_period: int = 0  # or goes up and down between them over this many; 0: it does not
+    newton_schulz: str = "standard"  # coefficients, or polar_express
     newton_schulz_steps: int = 5
     newton_schulz_dtype: str = "auto"  # bfloat16, float32, or auto: bfloat16 on cuda alone
+    normalize_rows: bool = False  # of the update, before Newton-Schulz
     beta1: float = 0.9
     beta2: float = 0.95
     epsilon: float = 1e-8
     clip_grad_norm: float = 0.0  # 0: off
 
     def __post_init__(self) -> None:
-        if self.newton_schulz_dtype not in ("auto", "bfloat16", "float32"):
-            raise ValueError(
-                "newton_schulz_dtype must be auto, bfloat16 or float32, "
-                f"got {self.newton_schulz_dtype!r}"
-            )
         for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "newton_schulz_dtype":
-                continue
+            name, value = field.name, getattr(self, field.name)
+            if name in CHOICES:
+                if value not in CHOICES[name]:
+                    raise ValueError(f"{name} must be one of {CHOICES[name]}, got {value!r}")
             # YAML reads 1e-3 as text; NaN fails too.
-            if not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise ValueError(
-                    f"{field.name} must be a number from 0 (write 0.001), got {value!r}"
-                )
+            elif not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be a number from 0 (write 0.001), got {value!r}")
 
     def momentum_at(self, step: int) -> float:
-        """Return Muon's momentum for the update after `step` updates."""
-        share = min(step / self.momentum_warmup_steps, 1.0) if self.momentum_warmup_steps else 1.0
+        """Return Muon's momentum for the update after `step` updates: a rise, or a triangle.
+
+        Examples
+        --------
+        >>> cycle = OptimizerConfig(momentum_period=50)
+        >>> [round(cycle.momentum_at(step), 3) for step in (0, 5, 25, 45, 50)]
+        [0.85, 0.87, 0.95, 0.87, 0.85]
+        """
+        if self.momentum_period:
+            share = 1 - abs(2 * (step % self.momentum_period) / self.momentum_period - 1)
+        elif self.momentum_warmup_steps:
+            share = min(step / self.momentum_warmup_steps, 1.0)
+        else:
+            share = 1.0
         return (1 - share) * self.momentum_start + share * self.momentum
 
 
@@ -79,121 +88,72 @@ def optimizer_config(**settings: Any) -> OptimizerConfig:
         ) from error
 
 
-def orthogonalize(update: Tensor, *, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Push the singular values of matrices towards 1 by Newton-Schulz iteration.
+def optimizers(
+    model: nn.Module,
+    config: OptimizerConfig,
+    *,
+    extra: Iterable[tuple[str, nn.Parameter]] = (),
+) -> list[torch.optim.Optimizer]:
+    """Put every parameter into exactly one group: matrix, embedding, head or scalar.
+
+    A frozen parameter is in its group too. It has no gradient, so it stays as it is, decay
+    included, and moves once it is thawed.
 
     Parameters
     ----------
-    update : (..., rows, columns) tensor
-    steps : int
-        Iterations; five leave singular values in about 0.7 to 1.2.
-    dtype : torch.dtype
-        Arithmetic of the iteration.
-
-    Returns
-    -------
-    (..., rows, columns) tensor of `dtype`
-    """
-    a, b, c = COEFFICIENTS
-    x = update.to(dtype)
-    tall = x.shape[-2] > x.shape[-1]
-    if tall:
-        x = x.mT
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return x.mT if tall else x
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum, then orthogonalised updates; equal shapes are orthogonalised together."""
-
-    def __init__(
-        self,
-        params: Iterable[Tensor],
-        *,
-        lr: float,
-        momentum: float = 0.95,
-        steps: int = 5,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            list(params), {"lr": lr, "momentum": momentum, "steps": steps, "dtype": dtype}
-        )
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Apply one update to every parameter that has a gradient."""
-        for group in self.param_groups:
-            shapes = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    shapes[parameter.shape].append(parameter)
-            for parameters in shapes.values():
-                self._step_shape(parameters, group)
-
-    def _step_shape(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """Update parameters of one shape in one batched iteration."""
-        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        for parameter in parameters:
-            if not self.state[parameter]:
-                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
-        buffers = [self.state[parameter]["momentum"] for parameter in parameters]
-        torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_add_(buffers, grads)
-        nesterov = torch._foreach_add(grads, buffers, alpha=group["momentum"])
-        # Processors without matrix units for bfloat16 are many times slower with it.
-        fast = torch.bfloat16 if parameters[0].is_cuda else torch.float32
-        whitened = orthogonalize(
-            torch.stack(list(nesterov)), steps=group["steps"], dtype=group["dtype"] or fast
-        )
-        rows, columns = parameters[0].shape
-        scale = max(1.0, rows / columns) ** 0.5
-        updates = list(whitened.to(parameters[0].dtype).unbind())
-        torch._foreach_add_(parameters, updates, alpha=-group["lr"] * scale)
-
-
-def optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """Put every parameter into exactly one group: Muon, embedding, head or scalars.
+    model : Network
+    config : OptimizerConfig
+    extra : iterable of (name, parameter)
+        Weights of an objective. Those with two dimensions are matrices, prediction heads too.
 
     Returns
     -------
     list of Optimizer
-        Muon first, then one Adam. Each group keeps its full rate as ``base_lr``.
+        Muon first, then one Adam. Each group keeps its full rate as ``base_lr`` and what it
+        holds as ``kind``.
 
     Raises
     ------
     ValueError
-        If a parameter belongs to no group; it would stay at its start in silence.
+        If a parameter belongs to no group, where it would stay at its start in silence, or to two.
     """
-    named = dict(model.named_parameters())
-    kinds = {name: _kind(name, parameter) for name, parameter in named.items()}
-    unknown = [name for name, kind in kinds.items() if kind is None]
-    if unknown:
-        raise ValueError(f"no optimizer group for {unknown}; name one in training.optimizers")
-    tied = "lm_head.weight" not in named
+    named = [(n, p, _kind(n, p)) for n, p in model.named_parameters(remove_duplicate=False)]
+    named += [(n, p, "matrix" if p.ndim == 2 else "scalar") for n, p in extra]
+    placed: dict[nn.Parameter, str] = {}
+    for name, parameter, kind in named:
+        if kind is None:
+            raise ValueError(f"no optimizer group for {name!r}; name one in training.optimizers")
+        if placed.setdefault(parameter, kind) != kind:
+            raise ValueError(f"{name!r} is in two optimizer groups: {placed[parameter]} and {kind}")
+    tied = "head" not in placed.values()
+    embedding_lr = config.tied_embedding_lr if tied else config.embedding_lr
     rates = {
-        "embedding": config.tied_embedding_lr if tied else config.embedding_lr,
-        "head": config.head_lr,
-        "scalar": config.scalar_lr,
+        "matrix": (config.matrix_lr, config.weight_decay),
+        "embedding": (embedding_lr, config.embedding_weight_decay),
+        "head": (config.head_lr, config.embedding_weight_decay),
+        "scalar": (config.scalar_lr, 0.0),
     }
-    of_kind = {kind: [named[n] for n in named if kinds[n] == kind] for kind in ("matrix", *rates)}
-    chosen = config.newton_schulz_dtype
+    groups = []
+    for kind, (rate, decay) in rates.items():
+        some = [parameter for parameter in placed if placed[parameter] == kind]
+        settings = {"kind": kind, "lr": rate, "base_lr": rate, "weight_decay": decay}
+        groups += [{"params": some, **settings}] if some else []
     muon = Muon(
-        of_kind["matrix"],
+        [group for group in groups if group["kind"] == "matrix"],
         lr=config.matrix_lr,
         momentum=config.momentum_at(0),
         steps=config.newton_schulz_steps,
-        dtype=None if chosen == "auto" else getattr(torch, chosen),
+        coefficients=config.newton_schulz,
+        dtype=config.newton_schulz_dtype,
+        normalize_rows=config.normalize_rows,
     )
-    groups = [{"params": of_kind[kind], "lr": rates[kind]} for kind in rates if of_kind[kind]]
     adam = torch.optim.Adam(
-        groups, betas=(config.beta1, config.beta2), eps=config.epsilon, fused=True
+        [group for group in groups if group["kind"] != "matrix"],
+        betas=(config.beta1, config.beta2),
+        eps=config.epsilon,
+        decoupled_weight_decay=True,  # as AdamW
+        fused=True,
     )
-    for optimizer in (muon, adam):
-        for group in optimizer.param_groups:
-            group["base_lr"] = group["lr"]
     return [muon, adam]
 
 

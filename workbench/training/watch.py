@@ -14,9 +14,8 @@ from torch.optim import Optimizer
 from workbench.folder import InputError, append_jsonl, create_run, environment, replacing
 from workbench.model import Network, save_model
 from workbench.text import Data, open_data
-from workbench.training.loop import first_not_finite, learned_scalars
+from workbench.training.measure import Updates, first_not_finite, learned_scalars
 
-SAMPLED = 65536  # entries of a matrix whose update is measured, in whole rows
 KEPT = 11  # checkpoints beside the last
 CLIPPED = 0.999  # of the norm before: an optimizer that gets less gets a clipped gradient
 UNOPENED = "the loop trained no Network of this library, or was watched without its corpus"
@@ -98,7 +97,7 @@ class Watched:
         self.groups = [group for each in self.optimizers for group in each.param_groups]
         self.step = self.tokens = self.context = 0
         self.losses: list[Tensor] = []  # of the passes of this step
-        self.before: dict[str, Tensor] = {}  # rows of matrices before this step, if it is measured
+        self.before: Updates | None = None  # of the step under way, if it is measured
         self.line: dict[str, Any] = {}
         self.passed, self.waiting = False, dict[str, Any]()  # since the latest step
         if data is not None:
@@ -171,7 +170,7 @@ class Watched:
         if not self.step or (self.step + 1) % self.every == 0:
             named = self.model.named_parameters()
             drawn = ((n, p) for n, p in named if closure and p.requires_grad or p.grad is not None)
-            self.before = {name: _rows(p).clone() for name, p in drawn if p.ndim > 1}
+            self.before = Updates(drawn)
 
     def _gradients(self) -> dict[str, Any]:
         """Return the norms of the gradients there are."""
@@ -191,23 +190,12 @@ class Watched:
         if self.losses:
             self.line["loss"] = torch.stack(self.losses).float().mean()
         if self.before:
-            self.line |= self._updates() | {"scalars": learned_scalars(self.model)}
+            self.line |= self.before.result() | {"scalars": learned_scalars(self.model)}
         self.line |= self.waiting
-        self.losses, self.before, self.latest = [], {}, now
+        self.losses, self.before, self.latest = [], None, now
         self.passed, self.waiting = False, {}
         if self.step % self.keep_every == 0:
             self._keep()
-
-    def _updates(self) -> dict[str, Any]:
-        """Compare sampled rows of every matrix with what they were."""
-        pairs = [(_rows(self.model.get_parameter(n)) - old, old) for n, old in self.before.items()]
-        change, size = torch.tensor([[float(e.float().norm()) for e in pair] for pair in pairs]).T
-        same = [(change == 0).flatten() for change, _ in pairs]
-        return {
-            "update_ratio": change.norm() / size.norm(),
-            "update_ratio_by_matrix": dict(zip(self.before, (change / size).tolist(), strict=True)),
-            "zero_update_share": torch.cat(same).float().mean(),
-        }
 
     def _write(self) -> None:
         """Append the line of the latest step."""
@@ -235,11 +223,6 @@ class Watched:
 
 
 watch = Watched  # reads as a verb where it is called
-
-
-def _rows(parameter: Tensor) -> Tensor:
-    """View rows of a matrix, evenly spaced, that hold about `SAMPLED` entries."""
-    return parameter.detach()[:: parameter.numel() // SAMPLED + 1]
 
 
 def _plain(value: Any) -> Any:
