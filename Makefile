@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY := passive
 export JUPYTER_PLATFORM_DIRS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-browser check contract notebooks reports bench lab clean force
+.PHONY: help demo test coverage test-browser check contract notebooks reports bench lab clean force
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -35,9 +35,13 @@ demo: $(STAMP)  ## train, quantise and probe the runs demo and demo-world; rende
 	@echo "open reports/rendered/demo.html in a browser"
 
 test: export OMP_NUM_THREADS := 1
-test: $(STAMP)  ## every test: library, docstring examples, reports (nbval); with coverage
-	$(RUN) -m pytest -n 2 --dist loadfile --cov --cov-report=term
+test: $(STAMP)  ## every test: library, docstring examples, reports (nbval)
+	$(RUN) -m pytest -n 2 --dist loadfile
 	$(RUN) -m pytest --nbval --nbval-current-env reports
+
+coverage: export OMP_NUM_THREADS := 1
+coverage: $(STAMP)  ## the tests of the library again, with the lines that none of them reaches
+	$(RUN) -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 test-browser: export OMP_NUM_THREADS := 1
 test-browser: $(BROWSER)  ## the explore notebooks in Chromium; SCREENSHOTS=folder keeps pictures

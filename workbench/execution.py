@@ -285,8 +285,10 @@ def run_upon(notebook: Path, run: RunFolder, parameters: Mapping[str, Any]) -> R
                 _execute(notebook, executed, {**parameters, "run": str(run.path)})
         finally:
             if executed.exists():
-                with replacing((into if record.exists() else run).path / notebook.name) as beside:
-                    shutil.copyfile(executed, beside)
+                changed = record.exists() and record.stat().st_mtime_ns > before
+                if changed or into is run:  # a refused branch leaves no trace
+                    with replacing(into.path / notebook.name) as beside:
+                        shutil.copyfile(executed, beside)
     return into
 
 

@@ -157,6 +157,7 @@ def environment() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        "boot": _boot(),
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "python": sys.version.split()[0],
@@ -245,10 +246,18 @@ class RunFolder:
         write_json(path, {**(read_json(path) if path.exists() else {}), **fields})
 
 
+def _boot() -> str | None:
+    """Identify this start of the machine, where the system tells."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else None
+
+
 def _is_alive(process: Mapping[str, Any]) -> bool:
     """Tell whether the process that wrote the record still runs (only knowable on its host)."""
     if process.get("host") != socket.gethostname():
         return True
+    if process.get("boot", _boot()) != _boot():
+        return False
     try:
         os.kill(int(process["pid"]), 0)
     except (KeyError, ProcessLookupError):

@@ -191,13 +191,3 @@ def test_it_is_off_on_a_processor_unless_asked_for():
 def test_it_is_on_for_a_gpu_unless_refused():
     assert train_config(optimizer={}, device="cuda").compile
     assert not train_config(optimizer={}, device="cuda", compile=False).compile
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # the compiler's own
-def test_the_default_compiler_gives_the_same_losses(run_of, monkeypatch):
-    monkeypatch.undo()
-    _, own = run_of(replace(CONFIG, steps=2))
-    run, losses = run_of(replace(COMPILED, steps=2))
-    assert losses == pytest.approx(own, rel=1e-5)
-    assert run.record()["compile"]["graphs"] == 1 and run.record()["compile"]["none_after_warm_up"]

@@ -2,17 +2,29 @@
 
 import importlib
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from workbench.folder import InputError, read_jsonl
+from workbench.folder import InputError, environment, find_run, read_jsonl
 from workbench.model import load_model, new_network, preset, state
-from workbench.training import TrainConfig, begin, branch, next_token_loss, train
+from workbench.training import (
+    Moment,
+    TrainConfig,
+    begin,
+    branch,
+    next_token_loss,
+    recorded_config,
+    reopen,
+    schedule,
+    train,
+    train_config,
+)
 from workbench.training.resume import Parts, load_standing, newest_standing
+from workbench.training.schedule import group_settings
 
 TIMED = ("seconds", "ms")
 CONFIG = TrainConfig(
@@ -193,8 +205,64 @@ def test_killed_processes_leave_nothing_that_differs(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "bench")
     kills = importlib.import_module("kills")
     corpus = kills.write_corpus(tmp_path, random.Random(0))
-    assert kills.child(tmp_path / "whole", corpus) == 0
-    for after in (0.05, 0.25):
-        kills.child(tmp_path / "killed", corpus, after=after)
-    assert kills.child(tmp_path / "killed", corpus) == 0
+    kills.train(tmp_path / "whole", corpus)
+    assert kills.child(tmp_path / "killed", corpus, after=0.25)
+    kills.train(tmp_path / "killed", corpus)
     assert kills.same(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_branch_obeys_the_warmdown_it_is_given():
+    """Runs that name none record a share, which goes before steps."""
+    parent = asdict(train_config(optimizer={}, device="cpu", steps=200))
+    assert parent["warmdown_share"] == 0.3
+    child = recorded_config(parent, {"steps": 400, "warmdown_steps": 100})
+    factor = schedule(**group_settings(child)["matrix"])
+    factors = [factor(Moment(step=step, steps=400)) for step in (0, 299, 300, 350)]
+    assert factors == [1.0, 1.0, 1.0, 0.5]
+    for changes in ({"stesp": 3}, {"optimizer": "x"}, {"optimizer": {"matrix_rl": 1.0}}):
+        with pytest.raises(InputError):
+            recorded_config(parent, changes)
+
+
+def test_a_branch_of_the_last_step_keeps_checkpoints_of_its_own(whole, tiny_data):
+    longer = replace(CONFIG, steps=18)
+    network, run = fresh("longer", tiny_data, longer)
+    branch(run, whole, 9)
+    train(network, tiny_data, longer, run)
+    assert sorted(path.stem for path in run.states.iterdir()) == ["step-000012", "step-000018"]
+
+
+def test_a_finished_run_is_not_trained_over(whole, tiny_data):
+    lines, network = traces(whole), new_network(load_model(whole.path).config, seed=0)
+    with pytest.raises(InputError, match="one that has ended"):
+        train(network, tiny_data, CONFIG, whole)
+    assert traces(whole) == lines and whole.record()["status"] == "finished"
+
+
+def test_reopening_refuses_what_cannot_go_on(whole, tiny_data):
+    with pytest.raises(InputError, match="nothing left to continue"):
+        reopen("whole")
+    with pytest.raises(InputError, match="Give step and name"):
+        reopen("whole", step=3)
+    with pytest.raises(InputError, match="kept: 0, 3, 6, 9"):
+        reopen("whole", step=4, branch_name="other")
+    with pytest.raises(InputError, match="future_tokens"):
+        reopen("whole", step=3, branch_name="other", changes={"objective": {"future_tokens": 1}})
+    with pytest.raises(InputError):
+        find_run("other")
+    whole.update(status="running", environment={"host": "gone", "pid": 1})
+    with pytest.raises(InputError, match="force true"):
+        reopen("whole")
+    run, network, _, config = reopen("whole", step=3, branch_name="other", changes={"steps": 12})
+    assert run.record()["branch"] == {"step": 3, "changes": {"steps": 12}} and config.steps == 12
+    assert run.record()["parent"] == "whole" and len(traces(run)) == 9
+    train(network, tiny_data, config, run)
+    assert len(traces(run)) == 12
+
+
+def test_a_process_of_an_earlier_start_of_the_machine_is_gone(whole):
+    here = environment()
+    whole.update(status="running", environment=here)
+    assert whole.record()["status"] == "running"
+    whole.update(environment={**here, "boot": "another"})
+    assert whole.record()["status"] == "crashed"

@@ -35,7 +35,11 @@ UNJUDGED = {  # why a setting may show nothing here
     "seed": "draws weights and orders records; a packed text has no order",
     "average": "stands beside the weights; phases say when it takes them",
 }
-IDLE = ("clip_grad_norm", "micro_batches", "momentum_warmup_steps")  # may be right all the same
+IDLE = (  # may be right all the same
+    *("clip_grad_norm", "micro_batches", "momentum_warmup_steps", "warmdown_share"),
+    *("class_weights", "head_width"),
+)
+MOMENTS = 2000  # of a schedule that are looked at
 REMEDIES = {"error": "Leave it out, or find out why nothing reads it.", "warning": "Is it meant?"}
 Make = Callable[[ModelConfig], Network]
 
@@ -110,7 +114,7 @@ def _trace(recipe: Recipe, data: Data, make: Make) -> Iterator[Any]:
     """Yield all that a run shows: schedule, text, shapes, losses, and what became of weights."""
     config = recipe.train
     factors = [schedule(**settings) for settings in group_settings(config).values()]
-    for step in range(config.steps):
+    for step in sorted({round(i * config.steps / MOMENTS) for i in range(MOMENTS)}):
         moment = Moment(step=step, steps=config.steps)
         yield active(config.switches, moment), [factor(moment) for factor in factors]
         yield config.optimizer.momentum_at(step)

@@ -67,6 +67,7 @@ def _paced(config: ModelConfig, data: Data, schedule: TrainConfig, *, seconds: f
         steps=1_000_000,
         seconds=None,
         micro_batches=1,
+        processes=1,
         learning_rate_factor=1e-9,
         validate_every=0,
         checkpoints=0,

@@ -72,7 +72,7 @@ def certify(ledger: Ledger, scorer: Scorer, *, n_probed: int) -> dict[str, dict[
     run = f"this run, {len(due):,} targets"
     probed = f"probe, first {n_probed:,} targets scored again, {2 * PLACES} changed texts"
     found = {
-        "causal": (_change(scorer, ledger.tokens, n_probed), 1e-4, probed),
+        "causal": (_change(scorer, ledger.tokens, due[:n_probed]), 1e-4, probed),
         "scored_before_updated": (ledger.late, 0, run),
         "one_pass": (int((ledger.times[due] != 1).sum()), 0, run),
         "normalised": (ledger.excess, 1e-4, f"{run}, one in {SAMPLED}"),
@@ -83,13 +83,13 @@ def certify(ledger: Ledger, scorer: Scorer, *, n_probed: int) -> dict[str, dict[
     }
 
 
-def _change(scorer: Scorer, tokens: Tokens, n_probed: int) -> float:
+def _change(scorer: Scorer, tokens: Tokens, offsets: NDArray[np.int64]) -> float:
     """Return how far losses before a place, and the prediction at it, move with the text from it.
 
     Once with the target alone replaced, once with all that follows it too.
     """
-    rng, offsets = np.random.default_rng(0), target_offsets(tokens)[:n_probed]
-    places = rng.choice(offsets[len(offsets) // 4 :], PLACES, replace=False)
+    rng, late = np.random.default_rng(0), offsets[len(offsets) // 4 :]
+    places = rng.choice(late, min(PLACES, len(late)), replace=False)
     nll, rows = _replay(scorer, tokens, places)
     moved = [0.0 if rows else np.nan]
     for place, row in rows.items():

@@ -22,7 +22,7 @@ class AverageConfig:
     """Which average, and over what."""
 
     kind: str = "none"  # none, ema (exponential, of every step) or swa (uniform, of a few)
-    decay: float = 0.997  # ema: share of the average that a step leaves; 1 / (1 - decay) steps long
+    decay: float = 0.98  # ema: share of the average that a step leaves; 1 / (1 - decay) steps long
     every: int = 50  # swa: steps between the states it takes ...
     below: float = 0.4  # ... once the learning-rate multiplier has fallen below this
 

@@ -68,6 +68,7 @@ def reopen(
     step: int | None = None,
     branch_name: str = "",
     changes: Mapping[str, Any] | None = None,
+    force: bool = False,
 ) -> tuple[RunFolder, Network, Data, TrainConfig]:
     """Open a run to train it further: where it stands, or as a new run from one of its kept steps.
 
@@ -81,6 +82,8 @@ def reopen(
         Of the new run; both or neither.
     changes : mapping, optional
         Fields of `TrainConfig` that differ in the branch, such as a later end or a warmdown.
+    force : bool
+        Go on although the record says that the run is still running, on another machine.
 
     Returns
     -------
@@ -108,8 +111,9 @@ def reopen(
         problem = "one that `workbench train` did not make by itself"
     elif step is not None:
         kept_state(run, step)
-    elif status == "running":
-        problem, remedy = "one that is still running", "Stop it first, or wait."
+    elif status == "running" and not force:
+        problem = "one that is still running"
+        remedy = f"Stop it first; if {record['environment']['host']} is gone, pass -p force true."
     elif newest_standing(run) is None:
         problem, remedy = f"status {status}, nothing left to continue", "Branch from a kept step."
     if problem:
@@ -118,7 +122,13 @@ def reopen(
     config = recorded_config(record["training"], changes or {})
     network = Network(from_json(record["model"]))
     if step is not None:
-        parent, run = run, begin(branch_name, network, data, config, origin={"parent": run.name})
+        heads = (recorded_config(record["training"], {}).objective, config.objective)
+        if heads[0].future_tokens != heads[1].future_tokens:
+            wanted, found = (str(each.future_tokens) for each in heads)
+            remedy = "Begin from its weights for that: -p parent RUN."
+            raise InputError("future_tokens", expected=wanted, found=found, remedy=remedy)
+        parent, run = run, begin(branch_name, network, data, config)
+        run.update(parent=parent.name, branch={"step": step, "changes": dict(changes or {})})
         branch(run, parent, step)
     return run, network, data, config
 

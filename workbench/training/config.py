@@ -1,6 +1,6 @@
 """How long and how to train, checked before anything is made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -137,6 +137,7 @@ def train_config(
         )
     if dtype == "auto":
         dtype = "bfloat16" if chosen.startswith("cuda") else "float32"
+    _known("training", settings)
     settings = {name: value for name, value in settings.items() if value is not None}
     half = int(settings.get("steps", TrainConfig.steps)) // 2
     if start and start["trained"]:
@@ -168,15 +169,28 @@ def recorded_config(training: Mapping[str, Any], changes: Mapping[str, Any]) -> 
     InputError
         If a field is unknown or its value out of range.
     """
-    known = [each.name for each in fields(TrainConfig)]
-    for name in changes:
-        if name not in known:
-            remedy = nearest(name, known)
-            raise InputError("changes", expected="fields of TrainConfig", found=name, remedy=remedy)
+    known = _known("changes", changes)
     given = {name: value for name, value in {**training, **changes}.items() if name in known}
+    if "warmdown_steps" in changes and "warmdown_share" not in changes:
+        given["warmdown_share"] = 0.0  # or the share would go before the steps
     nested = ("optimizer", "objective", "average")
+    for name in nested:
+        if not isinstance(changes.get(name, {}), Mapping):
+            remedy = f"Write {{{name}: {{...}}}}."
+            found = repr(changes[name])
+            raise InputError(name, expected="fields and values", found=found, remedy=remedy)
     merged = {name: {**training.get(name, {}), **changes.get(name, {})} for name in nested}
     return train_config(**{**given, **merged})
+
+
+def _known(where: str, names: Iterable[str]) -> list[str]:
+    """Return the fields of `TrainConfig`, or refuse the first name that is none of them."""
+    known = [each.name for each in fields(TrainConfig)]
+    for name in names:
+        if name not in known:
+            remedy = nearest(name, known)
+            raise InputError(where, expected="fields of TrainConfig", found=name, remedy=remedy)
+    return known
 
 
 def _made(kind: type, settings: Mapping[str, Any]) -> Any:

@@ -50,6 +50,11 @@ def pass_shape(schedule: TrainConfig) -> tuple[int, int]:
     return together, math.ceil(rows / together)
 
 
+def _placed(goal: Objective, device: str) -> list[tuple[str, nn.Parameter]]:
+    """Move what an objective holds to the device; return its weights."""
+    return [*goal.to(device).named_parameters()] if isinstance(goal, nn.Module) else []
+
+
 def training_bytes(
     config: ModelConfig,
     schedule: TrainConfig,
@@ -98,7 +103,7 @@ def training_bytes(
             goal = objective or CrossEntropy(
                 schedule.objective, d_model=config.d_model, tokenizer=tokenizer
             )
-        own = [*goal.named_parameters()] if isinstance(goal, nn.Module) else []
+        own = _placed(goal, schedule.device)
         model.tap, found["weights"] = tap, live.now
         every = optimizers(model, schedule.optimizer, extra=own)
         for group in (group for each in every for group in each.param_groups):

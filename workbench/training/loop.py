@@ -6,11 +6,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from workbench.evaluation import score_batches
-from workbench.folder import InputError, RunFolder, environment
+from workbench.folder import InputError, RunFolder, environment, read_jsonl
 from workbench.foreign import init_loss_verdict
 from workbench.model import Network, load_state, read_state, save_model, save_state
 from workbench.text import Data
@@ -20,7 +21,6 @@ from workbench.training.config import TrainConfig
 from workbench.training.distributed import agreed, launch, place
 from workbench.training.guard import divergence_guard
 from workbench.training.ledger import Ledger, Pace, Watch
-from workbench.training.measure import scalar_values
 from workbench.training.objectives import CrossEntropy, Objective
 from workbench.training.optimizers import optimizers
 from workbench.training.resume import (
@@ -87,11 +87,15 @@ def train(
     Diverged
         Where the loss has risen well above that of the first steps.
     """
+    if newest_standing(run) is None and read_jsonl(run.metrics):
+        wanted, remedy = "a new run, or one that was cut short", "Begin another, or branch from it."
+        raise InputError(run.path, expected=wanted, found="one that has ended", remedy=remedy)
     own = None
     if objective is not None:
         own = getattr(objective, "__qualname__", type(objective).__name__)
     run.update(status="running", reason=None, objective=own)
-    run.update(training=asdict(config), environment=environment())
+    here = environment() | {"threads": torch.get_num_threads()}
+    run.update(training=asdict(config), environment=here)
     watchers = [divergence_guard(), *([watch] if watch else [])]
     standing = Standing()
     try:
@@ -131,7 +135,7 @@ def _train(
     ledger, feed, pace = Ledger(run, model, watchers), Feed(data, config), Pace(config.device)
     if config.checkpoints and not standing.step:
         _keep(parts, run, standing)
-    saved = time.perf_counter()
+    kept, saved = _due(config, standing), time.perf_counter()
     while (moment := _moment(config, standing)).progress < 1:
         started = time.perf_counter()
         scales = {kind: factor(moment) for kind, factor in factors.items()}
@@ -147,13 +151,14 @@ def _train(
         standing.tokens += line.pop("counted")
         standing.position += advance(data, now)
         line = _described(line, standing, spent, scales["matrix"], config)
-        line["scalars"] = scalar_values(model)
         done = _moment(config, standing).progress
         if done >= 1 or (config.validate_every and standing.step % config.validate_every == 0):
             score, _ = _validate(model, data, config.sequence_length, config.validation_tokens)
             line["validation_bits_per_byte"] = score
         ledger.add(line)
-        _keep_if_due(parts, run, standing, int(min(done, 1.0) * config.checkpoints + 1e-9))
+        if (due := _due(config, standing)) > kept:
+            kept = due
+            _keep(parts, run, standing)
         standing.seconds, asked = agreed(standing.seconds, run.asked_to_stop())
         if asked or time.perf_counter() - saved >= config.resume_seconds:
             ledger.flush()
@@ -229,7 +234,8 @@ def _assembled(
 
 def _continue(run: RunFolder, standing: Standing, parts: Parts, watchers: list[Watch]) -> None:
     """Go back to where the run stood last, or note where it begins."""
-    run.withdraw_stop()
+    if place()[1] == 1:  # of several, the process that launched them has
+        run.withdraw_stop()
     newest = newest_standing(run)
     if newest is None:
         forget_after(run, 0)
@@ -340,11 +346,10 @@ def judge_start(
     return {"bits_per_byte": told[0], "loss": told[1], "trained": trained, **verdict}
 
 
-def _keep_if_due(parts: Parts, run: RunFolder, standing: Standing, due: int) -> None:
-    """Keep this step where fewer checkpoints were kept than are due by now."""
-    if due > standing.kept:
-        standing.kept = due
-        _keep(parts, run, standing)
+def _due(config: TrainConfig, standing: Standing) -> int:
+    """Return how many checkpoints are due by now."""
+    share = min(_moment(config, standing).progress, 1.0)
+    return int(share * config.checkpoints + 1e-9)  # 29 / 49 * 49 < 29
 
 
 def _keep(parts: Parts, run: RunFolder, standing: Standing) -> None:

@@ -30,7 +30,6 @@ class Standing:
     tokens: int = 0  # targets learned from
     seconds: float = 0.0  # training time
     position: int = 0  # in the training split, in tokens or records
-    kept: int = 0  # checkpoints kept
 
 
 class Average(Protocol):
@@ -93,6 +92,11 @@ def load_standing(path: Path, parts: Parts) -> Standing:
     for index, optimizer in enumerate(parts.optimizers):
         _remember(optimizer, _below(str(index), found["optimizer"]), path)
     if parts.objective is not None:
+        own = parts.objective.state_dict()
+        if own.keys() != found["objective"].keys():
+            wanted, names = "the weights of this objective", ", ".join(found["objective"]) or "none"
+            remedy = "Branch with the parent's objective."
+            raise InputError(path, expected=wanted, found=names, remedy=remedy)
         parts.objective.load_state_dict(found["objective"])
     if parts.average is not None:
         parts.average.load(found["average"])
@@ -117,8 +121,9 @@ def branch(run: RunFolder, parent: RunFolder, step: int) -> None:
     with safe_open(state, "pt") as file:
         metadata = file.metadata()
     tensors = read_state(state) | {f"model.{name}": each for name, each in weights.items()}
-    save_file(tensors, run.path / f"resume-{step:06d}.safetensors", metadata=metadata)
     shutil.copyfile(parent.metrics, run.metrics)
+    with replacing(run.path / f"resume-{step:06d}.safetensors") as scratch:
+        save_file(tensors, scratch, metadata=metadata)
 
 
 def kept_state(run: RunFolder, step: int) -> Path:

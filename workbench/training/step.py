@@ -13,7 +13,7 @@ from workbench.text import IGNORED
 from workbench.training.config import TrainConfig
 from workbench.training.distributed import place, share
 from workbench.training.ledger import check_finite
-from workbench.training.measure import Updates, noise, norms_by_kind
+from workbench.training.measure import Updates, noise, norms_by_kind, scalar_values
 from workbench.training.objectives import Objective
 from workbench.training.resume import Parts
 
@@ -80,7 +80,8 @@ def update(
     for each in parts.optimizers:
         each.step()
         each.zero_grad(set_to_none=True)
-    return {**line, "momentum": momentum, **(updates.result() if measured else {})}
+    line |= {"momentum": momentum, "scalars": scalar_values(parts.model)}
+    return line | (updates.result() if measured else {})
 
 
 def gradient(
