@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 STEPS = 60
-SLOWEST = 0.6  # s after which a process is killed at the latest; it trains for about as long
+BESIDE = 0.02  # s after the line of a step within which a process is killed: a step or two
 TIMED = ("seconds", "ms")
 
 
@@ -48,8 +48,12 @@ def main() -> None:
         exact = runs = 0
         while len(steps) < options.kills:
             run, runs = root / f"run-{runs}", runs + 1
-            while len(steps) < options.kills and child(run, corpus, after=draw.random() * SLOWEST):
-                steps.append(len(lines(run)))
+            done = 0  # every kill comes later in the run than the one before it
+            while len(steps) < options.kills and child(
+                run, corpus, after=draw.randrange(done, STEPS), beside=draw.random() * BESIDE
+            ):
+                done = min(len(lines(run)), STEPS - 1)
+                steps.append(done)
                 print(f"kill {len(steps)} after step {steps[-1]}", file=sys.stderr)
             if len(steps) == options.kills:
                 assert child(run, corpus) == 0
@@ -67,14 +71,18 @@ def write_corpus(folder: Path, draw: random.Random) -> Path:
     return path
 
 
-def child(run: Path, corpus: Path, *, after: float | None = None) -> int:
-    """Train in a process; kill it some time after it is ready, where asked. Return its status."""
+def child(run: Path, corpus: Path, *, after: int | None = None, beside: float = 0.0) -> int:
+    """Train in a process; kill it soon after a step, where asked. Return its status."""
     command = [sys.executable, __file__, "--child", str(run), str(corpus)]
+    metrics = run / "metrics.jsonl"
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ)) as process:
         assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-        if after is not None:
-            time.sleep(after)
-            process.send_signal(signal.SIGKILL)
+        while after is not None and process.poll() is None:
+            if (metrics.read_bytes().count(b"\n") if metrics.exists() else 0) >= after:
+                time.sleep(beside)
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.001)
         return process.wait(timeout=120)
 
 

@@ -206,7 +206,7 @@ def test_killed_processes_leave_nothing_that_differs(tmp_path, monkeypatch):
     kills = importlib.import_module("kills")
     corpus = kills.write_corpus(tmp_path, random.Random(0))
     kills.train(tmp_path / "whole", corpus)
-    assert kills.child(tmp_path / "killed", corpus, after=0.25)
+    assert kills.child(tmp_path / "killed", corpus, after=25)
     kills.train(tmp_path / "killed", corpus)
     assert kills.same(tmp_path / "killed", tmp_path / "whole")
 
