@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 STEPS = 60
+LAST = 55  # step after which a run is let alone
 BESIDE = 0.02  # s after the line of a step within which a process is killed: a step or two
 TIMED = ("seconds", "ms")
 
@@ -49,13 +50,14 @@ def main() -> None:
         while len(steps) < options.kills:
             run, runs = root / f"run-{runs}", runs + 1
             done = 0  # every kill comes later in the run than the one before it
-            while len(steps) < options.kills and child(
-                run, corpus, after=draw.randrange(done, STEPS), beside=draw.random() * BESIDE
-            ):
-                done = min(len(lines(run)), STEPS - 1)
+            while len(steps) < options.kills and done + 1 < LAST:
+                beside = draw.random() * BESIDE
+                if not child(run, corpus, after=draw.randrange(done + 1, LAST), beside=beside):
+                    break  # it ended before it was killed
+                done = len(lines(run))
                 steps.append(done)
-                print(f"kill {len(steps)} after step {steps[-1]}", file=sys.stderr)
-            if len(steps) == options.kills:
+                print(f"kill {len(steps)} after step {done}", file=sys.stderr)
+            if not (run / "model.safetensors").exists():
                 assert child(run, corpus) == 0
             exact += same(run, whole)
     result = {"kills": len(steps), "steps_at_kills": steps, "runs": runs, "exact": exact}
