@@ -52,6 +52,14 @@ def train(
 ) -> Network:
     """Train `model` in place and leave metrics, checkpoints and weights in `run`.
 
+    A folder that holds where a killed or stopped run stood is continued from there: on the CPU,
+    with a schedule by steps, as if it had not been interrupted. What followed is cut and made
+    again, and `watch` is shown the lines before it once more.
+
+    With ``config.processes`` above 1 the steps are taken by as many new processes, which open the
+    data of the run again, and `watch` is called here; see `training.distributed`. With
+    ``config.compile`` the record says what was compiled; see `training.compiled`.
+
     Parameters
     ----------
     model : Network
@@ -68,18 +76,11 @@ def train(
         Maps (model, inputs, targets) to a summed loss [nat]; by default what ``config.objective``
         describes. See `training.objectives`.
 
-    A folder that holds where a killed or stopped run stood is continued from there: on the CPU,
-    with a schedule by steps, as if it had not been interrupted. What followed is cut and made
-    again, and `watch` is shown the lines before it once more.
-
-    With ``config.processes`` above 1 the steps are taken by as many new processes, which open the
-    data of the run again, and `watch` is called here; see `training.distributed`. With
-    ``config.compile`` the record says what was compiled; see `training.compiled`.
-
     Raises
     ------
     InputError
-        If several processes are to share an `objective`, which cannot be sent to them.
+        If the run has ended, since training would write over it, or if several processes are to
+        share an `objective`, which cannot be sent to them.
     WorkerFailed
         If one of several processes was lost or failed; the run can be continued, by any number.
     NonFiniteLoss

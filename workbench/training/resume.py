@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from workbench.folder import InputError, RunFolder, read_jsonl, replacing
 from workbench.model import Network, load_state, read_state
+from workbench.training.averages import Average
 
 
 @dataclass(kw_only=True)
@@ -30,16 +31,6 @@ class Standing:
     tokens: int = 0  # targets learned from
     seconds: float = 0.0  # training time
     position: int = 0  # in the training split, in tokens or records
-
-
-class Average(Protocol):
-    """Weights that are kept beside the model's own."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return all that it holds, by name."""
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `tensors` gave."""
 
 
 @dataclass(frozen=True, kw_only=True)
