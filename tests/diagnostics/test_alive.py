@@ -209,6 +209,15 @@ def test_what_acts_late_is_judged_by_the_schedule(judge):
     assert idle["train.decay"] == "error", "there is no warmdown to shape"
 
 
+def test_blocks_that_recur_and_what_switches_them(judge):
+    shape = preset("demo", **SMALL, recurrence={"first": 0, "last": 1, "passes": 3})
+    once = replace(SHORT, passes=1, switches=(Switch(at=0.5, passes=2),), quantize_bits=6)
+    found = judge(model=shape, train=once)
+    names = ("train.passes", "train.quantize_bits", "train.switches", "model.recurrence.passes")
+    assert {found[name] for name in names} == {"ok"}
+    assert "error" not in found.values(), "what later passes alone will use is not dead"
+
+
 def test_what_cannot_show_is_said_to_be_unjudged(judge):
     quiet = replace(SHORT, validate_every=7, checkpoints=3, tokens_per_pass=32, seed=4)
     found = judge(train=replace(quiet, seconds=9.0, average=AverageConfig(kind="ema", decay=0.9)))

@@ -51,6 +51,7 @@ def test_baseline_is_the_official_table():
         "stream": "mixed",
         "rope_direction": -1,
         "rope_scaling": None,
+        "recurrence": None,
     }
     assert PRESETS["demo"].value_residual == ValueResidualConfig()
 

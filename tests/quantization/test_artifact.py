@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from recurrent_networks import looped
 
 from workbench.folder import InputError
 from workbench.quantization.artifact import MAGIC, open_artifact, pack, unpack, write_artifact
@@ -66,6 +67,16 @@ def test_it_reads_back_to_the_last_bit(quantizer, tmp_path, step):
     assert isinstance(codes, Codes) and torch.equal(
         codes.codes, tensors["blocks.0.attn.c_q.weight"].codes
     )
+
+
+def test_blocks_that_recur_are_stored_once(tmp_path):
+    model = looped().float().eval()
+    ids = torch.randint(0, 11, (6, 8), generator=torch.Generator().manual_seed(0))
+    tensors = Quantizer(model=model, bends=curvature(model, ids)).codes(0.01)
+    write_artifact(model.config, tensors, tmp_path / "a.wba")
+    network, again = open_artifact(tmp_path / "a.wba")
+    assert network.config == model.config and again.keys() == tensors.keys()
+    assert torch.equal(network(ids), with_values(model, tensors)(ids))
 
 
 def test_every_kind_of_grid_is_stored(tiny_network_shared, tmp_path):
@@ -162,6 +173,11 @@ def with_header(content, change):
         (lambda h: h.update(kinds="p" * len(h["kinds"])), "no matrix"),
         (lambda h: h["model"].update(n_layer=0), "n_layer"),
         (lambda h: h["model"].update(colour=1), "colour"),
+        (lambda h: h["model"].update(recurrence={"first": 0, "last": 1, "passes": 10**9}), "64"),
+        (
+            lambda h: h["model"].update(n_layer=10**12, recurrence={"first": 0, "last": 10**9}),
+            "weights in",
+        ),
         (lambda h: h.pop("model"), "model"),
     ],
 )

@@ -20,6 +20,9 @@ class Plan:
     steps: int = 20_000
     seconds: float | None = 600.0
     tokens_per_step: int = 524_288
+    sequence_length: int = 1024
+    passes: int | None = None
+    quantize_bits: int | None = None
     warmup_steps: int = 0
     warmdown_steps: int = 1_200
     warmdown_share: float = 0.0

@@ -50,7 +50,7 @@ def ablation(model: Network, rows: Rows) -> xr.Dataset:
         compared on the same text; `verdict`, `head_verdict`. Coordinate `bytes_by_group`. Attrs
         ``floor`` [bit/byte] and ``groups``.
     """
-    trial, visits = Trial(model=model, rows=rows), range(model.config.n_layer)
+    trial, visits = Trial(model=model, rows=rows), range(len(model.config.visits))
     heads = range(model.config.n_head)
     known = {site.rpartition(".")[2] for site in model.sites()}
     parts = {part: sites for part, sites in PARTS.items() if known.issuperset(sites)}
@@ -85,7 +85,7 @@ def ablation(model: Network, rows: Rows) -> xr.Dataset:
             data[f"{prefix}cost_by_group"] = summed
     coords = {
         "visit": visits,
-        "block": ("visit", visits),
+        "block": ("visit", list(model.config.visits)),
         "part": list(parts),
         "head": heads,
         "group": np.unique(rows.group),

@@ -55,7 +55,7 @@ def activation(model: Network) -> Reducer:
         output of its matrix (query and key after norm and rotation). Attr ``tokens``: vectors.
     """
     seen: dict[str, Tensor] = {}  # site: see `_add`
-    visits = list(range(model.config.n_layer))
+    visits = list(range(len(model.config.visits)))
     roles = {role: site for role, site in SITES.items() if f"visit.0.{site}" in model.sites()}
     places = [[f"visit.{visit}.{site}" for site in roles.values()] for visit in visits]
 
@@ -65,7 +65,11 @@ def activation(model: Network) -> Reducer:
             name: variable(("visit", "role"), found[..., at], what)
             for at, (name, what) in enumerate(COLUMNS.items())
         }
-        coords = {"visit": visits, "block": ("visit", visits), "role": list(roles)}
+        coords = {
+            "visit": visits,
+            "block": ("visit", list(model.config.visits)),
+            "role": list(roles),
+        }
         n_vector = int(seen[places[0][0]][:, -1, -1].sum())
         attrs = {"tokens": n_vector, "positions": "all but 0"}
         return check(xr.Dataset(data, coords=coords, attrs=attrs))

@@ -43,7 +43,7 @@ def attention(model: Network) -> Reducer:
         ``repeats`` (those of them with an equal token before), and ``even_`` with the name of each
         measure: what even attention would show on these queries.
     """
-    n_visit, n_head = model.config.n_layer, model.config.n_head
+    n_visit, n_head = len(model.config.visits), model.config.n_head
     means = GroupedMeans(MEASURES, n_visit, n_head + 1)  # the last head attends evenly
     held: dict[int, Tensor] = {}
 
@@ -66,7 +66,11 @@ def attention(model: Network) -> Reducer:
 
     def result(_: xr.Dataset) -> xr.Dataset:
         visits = np.arange(n_visit)
-        coords = {"visit": visits, "block": ("visit", visits), "head": np.arange(n_head + 1)}
+        coords = {
+            "visit": visits,
+            "block": ("visit", list(model.config.visits)),
+            "head": np.arange(n_head + 1),
+        }
         found = xr.Dataset(means.variables("visit", "head"), coords=coords)
         count = means.count[:, 0, 0]
         attrs = {"queries": float(count[0]), "repeats": float(count[-1])}

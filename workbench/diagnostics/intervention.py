@@ -98,7 +98,7 @@ def targets(model: Network) -> dict[str, list[tuple[str, int | None]]]:
         Pairs of a site and a head, or of a parameter and an index; None is all of it.
     """
     found: dict[str, list[tuple[str, int | None]]] = {}
-    for visit in range(model.config.n_layer):
+    for visit in range(len(model.config.visits)):
         at = f"visit.{visit}"
         for part, sites in PARTS.items():
             found[f"{at}.{part}"] = [(f"{at}.{site}", None) for site in sites]

@@ -46,7 +46,7 @@ def logit_lens(model: Network) -> Reducer:
     ----------
     nostalgebraist, Interpreting GPT: the logit lens, 2020.
     """
-    visits, size = range(model.config.n_layer), len(model.head_weight)
+    visits, size = range(len(model.config.visits)), len(model.head_weight)
     counts = torch.zeros(len(visits), size + 1, dtype=torch.long)
     means = GroupedMeans(MEANS, len(visits))
     stream: dict[int, Tensor] = {}  # of visits that have begun
@@ -82,7 +82,7 @@ def logit_lens(model: Network) -> Reducer:
         for name in ("loss", "gain"):
             data[f"{name}_standard_error"].attrs["units"] = "nat/token"
             data[name].attrs["units"] = "nat/token"
-        coords = {"visit": list(visits), "block": ("visit", list(visits))}
+        coords = {"visit": list(visits), "block": ("visit", list(model.config.visits))}
         attrs = {"tokens": int(counts[0].sum()), "vocabulary": size}
         return check(xr.Dataset(data, coords=coords, attrs=attrs))
 

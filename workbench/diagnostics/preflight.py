@@ -31,6 +31,7 @@ from workbench.training import (
     PEAKS,
     Phase,
     TrainConfig,
+    check_passes,
     judge_start,
     phases,
     train_config,
@@ -74,7 +75,7 @@ def preflight(
     Raises
     ------
     InputError
-        If the tokenizer has more ids than the model has rows.
+        If the tokenizer has more ids than the model has rows, or more passes are asked for.
 
     References
     ----------
@@ -82,6 +83,7 @@ def preflight(
        https://arxiv.org/abs/2305.16264
     """
     preflight_tokenizer(data.tokenizer, config)
+    check_passes(config, schedule)
     parts = parameters_by_part(config)
     found = {
         "parameters": _labelled(
@@ -106,7 +108,9 @@ def preflight(
     own = _judged(found["memory"], found["deployment"], data, schedule)
     if seconds or schedule.seconds is None:
         pace = float(found["pace"].step) if seconds else 0.0
-        planned = phases(schedule, step_time=pace)
+        length = schedule.sequence_length
+        cost = partial(flops_per_token, config, sequence_length=length)
+        planned = phases(schedule, step_time=pace, cost=lambda passes: cost(passes=passes))
         found["phases"] = _phases(planned)
         own += [
             Check(name=f"phase {p.name}", value=1, threshold=0, message=p.reason, severity=p.level)
@@ -208,7 +212,8 @@ def _pace(config: ModelConfig, data: Data, schedule: TrainConfig, seconds: float
     """Label the time of a step, and what follows from it."""
     step = step_seconds(config, data, schedule, seconds=seconds)
     steps = translated(schedule, step_seconds=step, other_step_seconds=step).steps
-    flops = flops_per_token(config, sequence_length=schedule.sequence_length)
+    length, passes = schedule.sequence_length, schedule.passes
+    flops = flops_per_token(config, sequence_length=length, passes=passes)
     rate = flops * schedule.tokens_per_step / step
     rows = {
         "step": ((), step, "time of a step", "s"),

@@ -3,6 +3,7 @@
 Letters: ``R`` sampled rows, ``T`` positions, ``C`` channels, ``F`` feed-forward units.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -54,7 +55,8 @@ def residual(model: Network) -> Reducer:
         have their standard error
         over groups. Attr ``tokens``.
     """
-    sums, visits = _Sums(model.config.n_layer, model.config.softcap), range(model.config.n_layer)
+    visits = range(len(model.config.visits))
+    sums = _Sums(model.config.visits, model.config.softcap)
     sites = {f"visit.{v}.feedforward_hidden": partial(sums.take_hidden, v) for v in visits}
     for role, site in enumerate(ROLES):
         sites |= {f"visit.{v}.{site}": partial(sums.take_stream, v, role) for v in visits}
@@ -64,8 +66,8 @@ def residual(model: Network) -> Reducer:
 class _Sums:
     """What is kept of a pass."""
 
-    def __init__(self, n_visit: int, cap: float | None) -> None:
-        self.cap = cap
+    def __init__(self, blocks: Sequence[int], cap: float | None) -> None:
+        self.cap, self.blocks, n_visit = cap, list(blocks), len(blocks)
         self.streams, self.capped = GroupedMeans(STREAM, n_visit, len(ROLES)), GroupedMeans(SOFTCAP)
         self.each_visit = GroupedMeans(VISIT, n_visit)
         self.peak = np.full((len(PEAK), n_visit, len(ROLES)), np.nan)
@@ -123,8 +125,8 @@ class _Sums:
             data[f"peak{ending}"] = variable(("visit", "role"), values, told)
         dead = [1 - float(each.double().mean()) for each in self.active]
         data["dead_share"] = variable("visit", dead, "share of hidden units never active")
-        visits = np.arange(len(self.active))
-        coords = {"visit": visits, "block": ("visit", visits), "role": list(ROLES)}
+        visits = np.arange(len(self.blocks))
+        coords = {"visit": visits, "block": ("visit", self.blocks), "role": list(ROLES)}
         attrs = {"tokens": int(self.each_visit.count[0, 0])}
         return check(xr.Dataset(data, coords=coords, attrs=attrs))
 

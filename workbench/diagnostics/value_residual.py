@@ -68,7 +68,7 @@ def value_residual(models: Mapping[int, Network], rows: Rows) -> xr.Dataset:
         name: variable(("step", "visit"), course[..., at], what)
         for at, (name, what) in enumerate(MEASURED.items())
     }
-    visits = np.arange(model.config.n_layer)
+    visits = np.arange(len(model.config.visits))
     costs = cost_table(model, rows, changes=changes, dim="visit").assign_coords(visit=visits[1:])
     costs = costs.reindex(visit=visits, fill_value={"decision": "", "reason": ""})
     nats = np.log(2) * rows.bytes.sum() / len(rows.bytes)  # a token, for a bit a byte
@@ -83,7 +83,7 @@ def value_residual(models: Mapping[int, Network], rows: Rows) -> xr.Dataset:
     data["death"] = variable("visit", when, "step from which nothing is mixed in")
     attrs = asdict(model.value_residual.config) | {"rows": len(rows.inputs)}
     attrs["init_effective"] = initial_mix(model)
-    coords = {"step": steps, "block": ("visit", visits)}
+    coords = {"step": steps, "block": ("visit", list(model.config.visits))}
     return check(costs.assign(data).assign_coords(coords).assign_attrs(attrs))
 
 
@@ -93,7 +93,7 @@ def _measure(model: Network, rows: Rows) -> tuple[list[list[float]], Changes]:
     if config is None:
         raise ValueError("this model has no value residual")
     alphas = [each for each in scalars(model) if each.parameter == ALPHA]
-    everywhere = range(model.config.n_layer)
+    everywhere = range(len(model.config.visits))
     sites = [f"visit.{visit}.{name}" for visit in everywhere for name in ("value_own", "value")]
     with record(model, sites) as seen:
         rows.losses(model)
@@ -137,7 +137,7 @@ def _lacks(sample: Sample) -> str:
     """Say why there is nothing to follow."""
     if sample.model.config.value_residual is None:
         return "the network has no value residual"
-    return "" if sample.model.config.n_layer > 1 else "one block alone has no earlier value"
+    return "" if len(sample.model.config.visits) > 1 else "one block alone has no earlier value"
 
 
 DIAGNOSTIC = Diagnostic(

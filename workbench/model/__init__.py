@@ -13,6 +13,7 @@ from workbench.model.checkpoint import (
 )
 from workbench.model.config import PRESETS, ModelConfig, from_json, preset, to_json
 from workbench.model.network import Matrix, Network, n_parameter, new_network, rms_norm
+from workbench.model.recurrence import RecurrenceConfig
 from workbench.model.rotary import RopeScaling
 from workbench.model.sites import record
 from workbench.model.size import cache_bytes, flops_per_token, parameters_by_part
@@ -23,6 +24,7 @@ __all__ = [
     "Matrix",
     "ModelConfig",
     "Network",
+    "RecurrenceConfig",
     "RopeScaling",
     "ValueResidualConfig",
     "assemble",

@@ -6,11 +6,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from workbench.folder import InputError, find_run, nearest, read_json
+from workbench.model.recurrence import RecurrenceConfig
 from workbench.model.rotary import RopeScaling
 from workbench.model.value_residual import ValueResidualConfig
 
 LARGEST = sys.float_info.max
-MECHANISMS = {"value_residual": ValueResidualConfig, "rope_scaling": RopeScaling}
+MECHANISMS = {
+    "value_residual": ValueResidualConfig,
+    "recurrence": RecurrenceConfig,
+    "rope_scaling": RopeScaling,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +26,7 @@ class ModelConfig:
     show which fields make those families.
     """
 
-    n_layer: int = 9  # blocks; in a mixed stream the first half feeds skips to the second
+    n_layer: int = 9  # blocks; in a mixed stream the first half of visits feeds skips to the rest
     n_head: int = 8  # query heads
     n_kv_head: int = 4  # key and value heads, each shared by n_head / n_kv_head query heads
     d_model: int = 512  # channels of the residual stream
@@ -32,6 +37,7 @@ class ModelConfig:
     softcap: float | None = 30.0  # logits are softcap * tanh(z / softcap); None: unbounded
     output_bias: bool = False  # one learned logit offset a token
     value_residual: ValueResidualConfig | None = None
+    recurrence: RecurrenceConfig | None = None  # of some blocks; None: each runs once
     head_width: int | None = None  # channels of a head; None: d_model / n_head
     feedforward_width: int | None = None  # hidden width in place of feedforward_multiple
     feedforward: Literal["relu2", "swiglu"] = "relu2"  # squared ReLU, or SiLU(gate) * in
@@ -60,6 +66,8 @@ class ModelConfig:
             raise ValueError(f"n_kv_head {self.n_kv_head} does not divide n_head {self.n_head}")
         if self.d_head % 2:
             raise ValueError(f"d_head {self.d_head} must be even for the rotary embedding")
+        if self.recurrence is not None and self.recurrence.last >= self.n_layer:
+            raise ValueError(f"recurrence to block {self.recurrence.last} of {self.n_layer}")
         if self.query_key == "learned" and self.norm_eps is None:
             raise ValueError("query_key learned needs norm_eps")
 
@@ -84,14 +92,26 @@ class ModelConfig:
         return self.feedforward_width or self.feedforward_multiple * self.d_model
 
     @property
+    def visits(self) -> tuple[int, ...]:
+        """The block of every visit, in order of execution."""
+        once = tuple(range(self.n_layer))
+        return once if self.recurrence is None else self.recurrence.blocks(self.n_layer)
+
+    @property
+    def passes(self) -> int:
+        """How often the blocks that recur run; 1 where none does."""
+        return 1 if self.recurrence is None else self.recurrence.passes
+
+    @property
     def n_encoder(self) -> int:
-        """How many blocks come before the skips turn round."""
-        return self.n_layer // 2
+        """How many visits come before the skips turn round."""
+        return len(self.visits) // 2
 
     @property
     def n_skip(self) -> int:
         """How many skips connect the first half with the second."""
-        return min(self.n_encoder, self.n_layer - self.n_encoder) if self.stream == "mixed" else 0
+        n_visit = len(self.visits)
+        return min(self.n_encoder, n_visit - self.n_encoder) if self.stream == "mixed" else 0
 
 
 _LLAMA = ModelConfig(
@@ -130,8 +150,7 @@ def preset(name: str, *, parent: str = "", **overrides: Any) -> ModelConfig:
     parent : str
         Run to take the configuration of instead.
     **overrides
-        Fields of `ModelConfig`; `value_residual` and `rope_scaling` may be a dict, True (the
-        defaults) or None.
+        Fields of `ModelConfig`; those of `MECHANISMS` may be a dict, True (the defaults) or None.
 
     Raises
     ------

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from workbench.folder import InputError
 from workbench.model.config import ModelConfig
 from workbench.model.rotary import Rotary
 from workbench.model.value_residual import ValueResidual
@@ -198,19 +199,36 @@ class Network(nn.Module):
         if self.is_mixed:
             self.skip_weights = nn.Parameter(torch.ones(config.n_skip, config.d_model))
         if config.value_residual is not None:
-            self.value_residual = ValueResidual(config.value_residual, config.n_layer)
+            self.value_residual = ValueResidual(config.value_residual, len(config.visits))
         if not config.tie_embeddings:
             self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.output_bias:
             self.lm_bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.final_norm = Norm(config.d_model, config.norm_eps)
         self.tap: Tap = untouched
+        self.visits = self.order = config.visits  # of each visit its block; which visits run
+        self.take_passes(config.passes)
 
     def sites(self) -> tuple[str, ...]:
         """List the names of all sites in order of execution."""
-        visits = range(self.config.n_layer)
+        visits = range(len(self.config.visits))
         inner = [f"visit.{visit}.{name}" for visit in visits for name in self.VISIT_SITES]
         return ("embedding", *inner, "residual_out", "final_norm", "logits")
+
+    def take_passes(self, passes: int) -> None:
+        """Let blocks that recur run so many times from now on.
+
+        Raises
+        ------
+        InputError
+            If that is more often than the configuration has it.
+        """
+        if not 1 <= passes <= self.config.passes:
+            expected, remedy = f"1 to {self.config.passes}", "Raise them in the model's recurrence."
+            raise InputError("passes", expected=expected, found=str(passes), remedy=remedy)
+        again, every = self.config.recurrence, range(len(self.visits))
+        left_out = () if again is None else again.visits_after(passes)
+        self.order = tuple(visit for visit in every if visit not in left_out)
 
     def matrices(self) -> list[Matrix]:
         """List every matrix with its block and role, the embedding first."""
@@ -256,13 +274,12 @@ class Network(nn.Module):
         x = embedding = tap("embedding", rms_norm(embedding) if self.is_mixed else embedding)
         skips: list[Tensor] = []
         values: list[Tensor] = []
-        for visit, block in enumerate(self.blocks):
-            if visit >= self.config.n_encoder and skips:
-                weight = self.skip_weights[visit - self.config.n_encoder].to(x.dtype)
-                x = x + weight * skips.pop()
-            mix = self._value_mix(visit, values)
+        for place, visit in enumerate(self.order, start=-(len(self.order) // 2)):
+            if place >= 0 and skips:
+                x = x + self.skip_weights[place].to(x.dtype) * skips.pop()
+            block, mix = self.blocks[self.visits[visit]], self._value_mix(visit, values)
             x = block(x, embedding, mix, tap=tap, at=f"visit.{visit}")
-            if self.is_mixed and visit < self.config.n_encoder:
+            if self.is_mixed and place < 0:
                 skips.append(x)
         return tap("final_norm", self.final_norm(tap("residual_out", x)))
 

@@ -39,15 +39,22 @@ def parameters_by_part(config: ModelConfig) -> dict[str, int]:
 
 def cache_bytes(config: ModelConfig, *, context: int, bytes_per_value: int = 2) -> int:
     """Count the bytes of keys and values kept while a text of `context` tokens is continued."""
-    return 2 * config.n_layer * config.d_key_value * context * bytes_per_value
+    return 2 * len(config.visits) * config.d_key_value * context * bytes_per_value
 
 
-def flops_per_token(config: ModelConfig, *, sequence_length: int, is_causal: bool = True) -> float:
+def flops_per_token(
+    config: ModelConfig,
+    *,
+    sequence_length: int,
+    is_causal: bool = True,
+    passes: int | None = None,
+) -> float:
     """Count the floating-point operations that a forward and a backward pass need for a token.
 
-    Six for each weight of a matrix that multiplies, and ``12 n_layer d_query sequence_length`` for
-    attention, of which a causal kernel needs half. What recomputation adds is not counted, so
-    that a ratio to the arithmetic of a device is *model* FLOP utilisation.
+    Six for each weight of a matrix each time that it multiplies, and ``12 d_query sequence_length``
+    for the attention of a visit, of which a causal kernel needs half. What recomputation adds is
+    not counted, so that a ratio to the arithmetic of a device is *model* FLOP utilisation.
+    With `passes`, blocks that recur run so many times.
 
     References
     ----------
@@ -55,6 +62,10 @@ def flops_per_token(config: ModelConfig, *, sequence_length: int, is_causal: boo
     """
     count = parameters_by_part(config)
     head = "embedding" if config.tie_embeddings else "head"
-    weights = count["attention"] + count["feedforward"] + count[head]
-    attention = 12 * config.n_layer * config.d_query * sequence_length
+    n_visit = len(config.visits)
+    if passes and config.recurrence is not None:
+        n_visit -= len(config.recurrence.visits_after(passes))
+    inner = count["attention"] + count["feedforward"]
+    weights = inner * n_visit / config.n_layer + count[head]
+    attention = 12 * n_visit * config.d_query * sequence_length
     return 6.0 * weights + attention / (2 if is_causal else 1)

@@ -8,7 +8,7 @@ from workbench.quantization.codebook import rq4
 from workbench.quantization.curvature import Curvature, curvature
 from workbench.quantization.forecast import coded_bytes, gaussian_bytes
 from workbench.quantization.grid import Codes, Grid, clip_search, integer_grid, nearest, ternary
-from workbench.quantization.late import LateQuantization
+from workbench.quantization.late import LateQuantization, straight_through, widest_grid
 from workbench.quantization.margin_hinge import margin_hinge, measured_margin, survival
 from workbench.quantization.methods import METHODS, Method
 from workbench.quantization.rounding import awq_grid, dead_zone, even_slope_grid, factor, gptq
@@ -58,10 +58,12 @@ __all__ = [
     "pack",
     "quantizer",
     "rq4",
+    "straight_through",
     "survival",
     "ternary",
     "training_rows",
     "verdict",
+    "widest_grid",
     "with_values",
     "write_artifact",
 ]

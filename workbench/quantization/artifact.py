@@ -244,7 +244,9 @@ def _config(header: Mapping[str, Any], size: int) -> ModelConfig:
     weights = config.d_model * rows
     # Counted before any of it is made; a block has six matrices, and every row costs bits.
     layers = min(MOST_LAYERS, len(header["kinds"]) // 6)
-    if config.n_layer > layers or weights > MOST_PER_BYTE * size:
+    # Visits are listed only of as many blocks as the file can hold.
+    is_deep = config.n_layer > layers or len(config.visits) > MOST_LAYERS
+    if is_deep or weights > MOST_PER_BYTE * size:
         raise ValueError(f"{config.n_layer:,} blocks, {weights:,} weights in {size:,} bytes")
     if rows > size + MOST_ROWS:
         raise ValueError(f"{rows:,} rows in {size:,} bytes")

@@ -12,6 +12,7 @@ References
    Curvature, 2015, https://arxiv.org/abs/1503.05671
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -59,7 +60,8 @@ def curvature(
     Returns
     -------
     mapping
-        By the name of the parameter; a matrix that is visited twice has the sum of both.
+        By the name of the parameter; of a matrix that is visited twice, inputs are averaged over
+        both visits and outputs are summed.
     """
     taken = _Sums()
     scored = torch.ones_like(rows, dtype=torch.bool) if scored is None else scored
@@ -76,7 +78,6 @@ def curvature(
         at_once = max(1, TOKENS_PER_PASS // rows.shape[1])
         for some, counted in zip(rows.split(at_once), scored.split(at_once), strict=True):
             taken.present = counted.flip(1).cumsum(1).flip(1) > 0
-            taken.positions += int(taken.present.sum())
             with torch.enable_grad():
                 _backward(model, some, counted, seen, taken, generator)
     return _finish(taken, model, int(scored.sum()))
@@ -86,7 +87,10 @@ class _Sums(dict[str, Tensor]):
     """Sums of batches, in float64 on the CPU, and which positions of the batch are no padding."""
 
     present: Tensor  # (B, T) bool
-    positions: int = 0  # of all batches, that are no padding
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = Counter[str]()  # that are no padding, by what they were seen by
 
     def add(self, name: str, value: Tensor) -> None:
         value = value.double().cpu()
@@ -99,6 +103,7 @@ def _linear_hook(taken: _Sums, name: str):  # type: ignore[no-untyped-def]
     def forward(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
         x = given[0].detach()[taken.present].float()
         taken.add(f"{name}/input", x.T @ x)
+        taken.positions[f"{name}/input"] += len(x)
         out.register_hook(lambda g: taken.add(f"{name}/output", g.flatten(0, -2).square().sum(0)))
 
     return forward
@@ -147,11 +152,10 @@ def _backward(
 def _finish(taken: _Sums, model: Network, tokens: int) -> dict[str, Curvature]:
     """Turn sums into means by parameter, and join the two roles of a tied embedding.
 
-    Gradients are summed over all positions for each that is scored; what a block multiplies is a
-    mean over all positions, or their product would count the positions twice.
+    Gradients are summed over all positions, and visits, for each that is scored; what a block
+    multiplies is a mean over these, or their product would count them twice.
     """
-    inner = {name for name in taken if name.startswith("blocks.") and name.endswith("/input")}
-    mean = {n: v / (taken.positions if n in inner else tokens) for n, v in taken.items()}
+    mean = {name: value / taken.positions.get(name, tokens) for name, value in taken.items()}
     # Both factors of a lookup hold the gradient; together they must hold it once.
     mean["lookup/input"] = mean["lookup/input"] / mean["lookup/input"].trace()
     roles = dict.fromkeys(name.rsplit("/", 1)[0] for name in mean)  # as they were met

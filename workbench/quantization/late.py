@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from workbench.quantization.grid import TINY, Grid, rounded, shrunken
+from workbench.quantization.grid import TINY, Grid, rounded, shrunken, stored_half
 
 Objective = Callable[..., Tensor]
 BEGIN = 0.15  # learning-rate multiplier below which the quantised values are taken
@@ -59,12 +59,22 @@ class LateQuantization:
     def values(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the blended weights by name; gradients pass through as if nothing was rounded."""
         named = dict(model.named_parameters())
-        return {name: self._blended(named[name], grid) for name, grid in self.grids.items()}
+        grids = self.grids.items()
+        return {name: straight_through(named[name], grid, blend=self.blend) for name, grid in grids}
 
-    def _blended(self, weight: Tensor, grid: Grid) -> Tensor:
-        """Move a weight towards its quantised value by the blend."""
-        held = weight.detach().float()
-        steps = grid.steps(weight.shape[1]).to(weight.device)
-        codes = rounded(torch.where(steps > 0, held / steps.clamp(min=TINY), 0), grid)
-        value = torch.lerp(held, shrunken(codes, grid) * steps, self.blend.to(weight.device))
-        return value + (weight - held)  # of nothing: the value stays exact, the gradient passes
+
+def straight_through(weight: Tensor, grid: Grid, *, blend: Tensor | float = 1.0) -> Tensor:
+    """Move a weight (R, C) to its quantised value, or part of the way; the gradient passes."""
+    held = weight.detach().float()
+    steps = grid.steps(weight.shape[1]).to(weight.device)
+    codes = rounded(torch.where(steps > 0, held / steps.clamp(min=TINY), 0), grid)
+    share = torch.as_tensor(blend, device=weight.device)
+    value = torch.lerp(held, shrunken(codes, grid) * steps, share)
+    return value + (weight - held)  # of nothing: the value stays exact
+
+
+def widest_grid(weight: Tensor, *, bits: int) -> Grid:
+    """Make the grid of `integer_grid` that clips nothing, without looking at what it is given."""
+    limit = 2 ** (bits - 1) - 1
+    reach = weight.detach().float().abs().amax(dim=1, keepdim=True)
+    return Grid(row_scale=stored_half(reach / limit), limit=limit)

@@ -2,7 +2,7 @@
 
 from workbench.training.adopt import adopt, compare_recorded, read_foreign
 from workbench.training.averages import Average, AverageConfig
-from workbench.training.begin import begin, reopen
+from workbench.training.begin import begin, check_passes, reopen
 from workbench.training.config import TrainConfig, recorded_config, train_config
 from workbench.training.distributed import WorkerFailed
 from workbench.training.forecast import PEAKS, pass_shape, training_bytes
@@ -42,6 +42,7 @@ __all__ = [
     "adopt",
     "begin",
     "branch",
+    "check_passes",
     "compare_recorded",
     "divergence_guard",
     "judge_start",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from workbench.folder import InputError, RunFolder, create_run, find_run, write_json
-from workbench.model import Network, from_json, to_json
+from workbench.model import ModelConfig, Network, from_json, to_json
 from workbench.text import Data, record_batches, reopen_data, stream_batches, windows
 from workbench.training.config import TrainConfig, recorded_config
 from workbench.training.distributed import share
@@ -39,9 +39,10 @@ def begin(
         If the data do not fit the model or the name is taken; nothing is made then.
     """
     check_data(model, data, sequence_length=config.sequence_length)
-    for late in ({}, *(each.settings for each in config.switches)):
-        batch = batches(data, dataclasses.replace(config, **late))(0)
-        share(batch[0], 0, config.processes)  # refused before anything is written
+    for late in ({}, *(each.settings for each in config.switches)):  # refused before it is written
+        now = dataclasses.replace(config, **late)
+        share(batches(data, now)(0)[0], 0, config.processes)
+    check_passes(model.config, config)
     parent = (origin or {}).get("parent") or None
     if parent is not None:
         theirs = find_run(parent).record()["data"]["tokenizer_hash"]
@@ -143,6 +144,20 @@ def check_data(model: Network, data: Data, *, sequence_length: int) -> None:
             remedy="Leave it out to take the tokenizer's, or use another tokenizer.",
         )
     next(windows(data.validation, sequence_length=sequence_length))
+
+
+def check_passes(model: ModelConfig, config: TrainConfig) -> None:
+    """Refuse more passes of recurrent blocks than the model has.
+
+    Raises
+    ------
+    InputError
+        Before training or a switch would.
+    """
+    wanted = [config.passes, *(each.passes for each in config.switches)]
+    if not all(each is None or 1 <= each <= model.passes for each in wanted):
+        expected, remedy = f"1 to {model.passes}, the model's", "Set its recurrence, or fewer."
+        raise InputError("passes", expected=expected, found=str(wanted), remedy=remedy)
 
 
 def describe(name: str, model: Network, data: Data, *, replace: bool) -> RunFolder:

@@ -34,6 +34,8 @@ class TrainConfig:
     decay: str = "linear"  # shape of the fall: linear, cosine or one_minus_sqrt
     floor: float = 0.0  # where it ends, as a share of the full rate
     by_group: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # what differs by kind
+    passes: int | None = None  # of blocks that recur; None: as many as the model has
+    quantize_bits: int | None = None  # round matrices to a row's widest grid in every forward pass
     switches: tuple[Switch, ...] = ()  # settings taken on late
     average: AverageConfig = field(default_factory=AverageConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -84,6 +86,7 @@ class TrainConfig:
                 found=str(self.seconds),
                 remedy="Leave it out to train by steps.",
             )
+        self._check_late()
         for settings in group_settings(self).values():
             schedule(**settings)  # refuses what it does not know
         if self.dtype not in ("float32", "bfloat16"):
@@ -93,6 +96,17 @@ class TrainConfig:
                 found=self.dtype,
                 remedy="float16 is not supported: its range needs loss scaling.",
             )
+
+    def _check_late(self) -> None:
+        """Refuse what the model would be asked to do late and could not."""
+        late = [each.settings for each in self.switches]
+        bits = [each.get("quantize_bits", 8) for each in (vars(self), *late)]
+        if not all(each is None or each in range(2, 9) for each in bits):
+            remedy = "The grid that is exported has as many."
+            raise InputError("quantize_bits", expected="2 to 8", found=str(bits), remedy=remedy)
+        if self.passes is None and any("passes" in each for each in late):
+            expected, found = "how many are taken before the switch", "none said"
+            raise InputError("passes", expected=expected, found=found, remedy="Set passes to 1.")
 
 
 def train_config(

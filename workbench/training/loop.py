@@ -105,6 +105,10 @@ def train(
     except (KeyboardInterrupt, Stopped) as error:
         save_model(model, run.path)
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else "asked to stop"
+        if len(model.order) < len(model.visits):
+            reason += (
+                " before its blocks recurred: the weights know fewer passes than they will run"
+            )
         run.update(status="stopped", reason=reason, steps_done=standing.step)
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -112,6 +116,8 @@ def train(
     except BaseException as error:
         run.update(status="failed", reason=f"{type(error).__name__}: {error}")
         raise
+    finally:
+        model.take_passes(model.config.passes)
     save_model(model, run.path)
     run.update(status="finished", reason=None, steps_done=standing.step)
     for path in run.path.glob("resume-*.safetensors"):

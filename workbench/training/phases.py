@@ -1,7 +1,8 @@
 """When each phase of a run begins and ends, from the schedule itself on a simulated clock."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -38,6 +39,7 @@ def phases(
     step_time: float,
     time_limit: float = math.inf,
     quantize_below: float = 0,
+    cost: Callable[[int | None], float] = lambda passes: 1.0,
 ) -> list[Phase]:
     """Prove when each phase of a run begins and ends.
 
@@ -48,22 +50,24 @@ def phases(
     ----------
     config : TrainConfig
     step_time : float
-        Time of an update [s]; after a switch of ``tokens_per_step`` it grows as these do.
+        Time of an update [s]; after a switch it grows with ``tokens_per_step`` and `cost`.
     time_limit : float
         When something else ends the run, as the queue it stands in [s].
     quantize_below : float
         ``begin`` of a `LateQuantization`; 0: there is none.
+    cost : callable
+        What a token costs when blocks that recur take so many passes, in any unit.
 
     Returns
     -------
     list of Phase
         One that was not asked for never begins, and is ok.
     """
-    clock, settings = _clock(config, step_time, time_limit), group_settings(config)
+    clock, settings = _clock(config, step_time, time_limit, cost), group_settings(config)
     kinds = [kind for kind in settings if kind == "matrix" or settings[kind] != settings["matrix"]]
     rows = [row for kind in kinds for row in _rates(kind, settings[kind], clock)]
     rows.append(_momentum(config.optimizer, len(clock) - 1))
-    rows += [_switch(each, clock) for each in config.switches]
+    rows += [_switch(each, config, clock) for each in config.switches]
     factor = schedule(**settings["matrix"])
     factors = [factor(moment) for moment in clock[:-1]]
     rows.append(_average(config.average, factors))
@@ -72,15 +76,18 @@ def phases(
     return [_phase(row, clock) for row in rows]
 
 
-def _clock(config: TrainConfig, step_time: float, time_limit: float) -> list[Moment]:
+def _clock(
+    config: TrainConfig, step_time: float, time_limit: float, cost: Callable[[int | None], float]
+) -> list[Moment]:
     """Return the moment before every update, and the one after the last."""
     clock, elapsed, seconds = list[Moment](), 0.0, config.seconds
     for step in range(config.steps + 1):
         clock.append(Moment(step=step, steps=config.steps, elapsed=elapsed, seconds=seconds))
         if clock[-1].progress >= 1 or elapsed >= time_limit:
             break
-        tokens = active(config.switches, clock[-1]).get("tokens_per_step", config.tokens_per_step)
-        elapsed += step_time * tokens / config.tokens_per_step
+        now = replace(config, **active(config.switches, clock[-1]))
+        tokens = now.tokens_per_step / config.tokens_per_step
+        elapsed += step_time * tokens * cost(now.passes) / cost(config.passes)
     return clock
 
 
@@ -130,12 +137,16 @@ def _momentum(config: OptimizerConfig, n: int) -> Row:
     return "momentum warmup", holds, told, False, holds[-1]
 
 
-def _switch(switch: Switch, clock: list[Moment]) -> Row:
-    """Judge whether a switch is reached."""
+def _switch(switch: Switch, config: TrainConfig, clock: list[Moment]) -> Row:
+    """Judge whether a switch is reached, and changes anything."""
     name = "switch to " + ", ".join(f"{name} {value}" for name, value in switch.settings.items())
     holds = [bool(active([switch], moment)) for moment in clock[:-1]]
     told = f"the last update begins with {clock[-2].progress:.1%} of the run done: lower at."
-    return name, holds, told, not any(holds), False
+    earlier = [each for each in config.switches if each.at < switch.at]
+    before = vars(config) | active(earlier, replace(clock[-1], step=clock[-1].steps))
+    is_idle = all(before[name] == value for name, value in switch.settings.items())
+    told = "everything was so before: leave it out." if is_idle else told
+    return name, holds, told, is_idle or not any(holds), False
 
 
 @torch.no_grad()

@@ -143,6 +143,8 @@ class Switch:
     at: float  # share of the run, by steps or by time, whichever is further
     sequence_length: int | None = None
     tokens_per_step: int | None = None
+    passes: int | None = None  # of blocks that recur
+    quantize_bits: int | None = None  # of the grid that matrices are rounded to
 
     def __post_init__(self) -> None:
         if not 0 < self.at < 1 or min(self.settings.values(), default=0) < 1:

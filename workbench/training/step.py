@@ -8,7 +8,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from workbench.quantization import straight_through, widest_grid
 from workbench.text import IGNORED
 from workbench.training.config import TrainConfig
 from workbench.training.distributed import place, share
@@ -25,11 +27,33 @@ class Learner(nn.Module):
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
         super().__init__()
-        self.model, self.objective = model, objective
+        self.model: Any = model
+        self.objective = objective
+        self.bits: int | None = None  # of the grid that matrices are rounded to
+        self.matrices: list[str] = []
 
-    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def take(self, config: TrainConfig) -> None:
+        """Compute from now on as a configuration has it, after a switch perhaps."""
+        if config.passes:
+            self.model.take_passes(config.passes)
+        if config.quantize_bits and not self.matrices:
+            ids = {id(matrix.weight) for matrix in self.model.matrices()}
+            self.matrices = [n for n, each in self.model.named_parameters() if id(each) in ids]
+        self.bits = config.quantize_bits
+
+    def forward(
+        self, inputs: Tensor, targets: Tensor, *, as_given: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the summed loss [nat] of targets (B, T), or that and the plain one."""
-        return self.objective(self.model, inputs, targets)
+        if self.bits is None or as_given:
+            return self.objective(self.model, inputs, targets)
+        rounded = {}
+        for name in self.matrices:
+            weight = self.model.get_parameter(name)
+            grid = widest_grid(weight, bits=self.bits)
+            rounded[f"model.{name}"] = straight_through(weight, grid)
+        made: Tensor = functional_call(self, rounded, (inputs, targets), {"as_given": True})
+        return made
 
 
 def update(
@@ -96,6 +120,8 @@ def gradient(
         more and one process, ``squares`` and ``sizes`` for `measure.noise`.
     """
     learner.train()
+    inner: Any = getattr(learner, "module", learner)  # of one that processes share
+    inner.take(config)
     rank, processes = place()
     own = [share(part, rank, processes) for part in batch]
     inputs, targets = (_moved(part, config.device) for part in own)
