@@ -25,9 +25,9 @@ from tqdm import tqdm
 from workbench.folder import (
     InputError,
     RunFolder,
+    check_known,
     create_run,
     environment,
-    nearest,
     read_json,
     replacing,
     runs_root,
@@ -128,13 +128,7 @@ def parse_parameters(notebook: Path, pairs: list[tuple[str, str]]) -> dict[str, 
     declared = parameters_of(notebook)
     values = {}
     for key, text in pairs:
-        if key not in declared:
-            raise InputError(
-                f"parameter {key!r}",
-                expected=f"a parameter of {notebook.name}",
-                found=repr(key),
-                remedy=nearest(key, list(declared)),
-            )
+        check_known([key], declared, what=f"parameter of {notebook.name}")
         try:
             value = yaml.load(text, _Yaml)
         except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
@@ -180,14 +174,7 @@ def run_notebook(
         If a cell fails for another reason.
     """
     declared = parameters_of(notebook) if parameters else {}
-    for key in parameters:
-        if key not in declared:
-            raise InputError(
-                f"parameter {key!r}",
-                expected=f"a parameter of {notebook.name}",
-                found=repr(key),
-                remedy=nearest(key, list(declared)),
-            )
+    check_known(parameters, declared, what=f"parameter of {notebook.name}")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve each other
     logging.getLogger("papermill").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as scratch:

@@ -15,13 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+Made = TypeVar("Made")
 PROJECT = Path(__file__).resolve().parents[1]
 SCHEMA_VERSION = 1
 STATUSES = ("planned", "running", "finished", "failed", "stopped")
@@ -135,6 +136,28 @@ def nearest(word: str, choices: list[str]) -> str:
 
     close = difflib.get_close_matches(word, choices, n=3, cutoff=0.4)
     return f"Nearest: {', '.join(close)}." if close else f"Choose from: {', '.join(choices)}."
+
+
+def check_known(names: Iterable[Any], known: Iterable[str], *, what: str) -> None:
+    """Refuse the first name that is none of the known ones, and tell the nearest of these."""
+    choices = list(known)
+    for name in names:
+        if name not in choices:
+            where, remedy = f"{what} {name!r}", nearest(str(name), choices)
+            raise InputError(where, expected=f"a known {what}", found=repr(name), remedy=remedy)
+
+
+def made(kind: type[Made], settings: Mapping[str, Any], *, what: str) -> Made:
+    """Make a small configuration, a dataclass, from the plain values of its fields."""
+    known = [each.name for each in fields(kind)]  # type: ignore[arg-type]
+    check_known(settings, known, what=f"{what} key")
+    try:
+        return kind(**settings)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        wanted, remedy = f"fields {', '.join(known)}", "Change the value."
+        raise InputError(what, expected=wanted, found=str(error), remedy=remedy) from error
 
 
 def valid_name(name: str) -> str:

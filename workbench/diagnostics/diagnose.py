@@ -13,7 +13,7 @@ from workbench import result
 from workbench.diagnostics.sample import Diagnostic, Sample, sample
 from workbench.diagnostics.sweep import sweep
 from workbench.evaluation import OpenRun
-from workbench.folder import InputError, code_version, nearest, replacing
+from workbench.folder import InputError, check_known, code_version, replacing
 from workbench.model import Network
 from workbench.text import Data, class_scheme
 
@@ -68,14 +68,7 @@ def diagnose(
         For an unknown name, or one asked for that does not apply; the reason is given.
     """
     known = diagnostics()
-    for name in only or ():
-        if name not in known:
-            raise InputError(
-                f"diagnostic {name!r}",
-                expected="a known diagnostic",
-                found=repr(name),
-                remedy=nearest(name, list(known)),
-            )
+    check_known(only or (), known, what="diagnostic")
     given = sample(model, corpus, tokens=tokens)
     reasons = {name: known[name].missing(given) for name in only or known}
     for name in only or ():

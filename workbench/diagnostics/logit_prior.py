@@ -27,7 +27,7 @@ from workbench.diagnostics.margin import RIVALS, Split, margin_split, rival_ids,
 from workbench.diagnostics.prediction import sample_states
 from workbench.diagnostics.routing_risk import pressure
 from workbench.diagnostics.sample import Diagnostic, Sample
-from workbench.folder import InputError, nearest
+from workbench.folder import InputError, check_known
 from workbench.model import Network
 from workbench.result import check, variable
 from workbench.text import TOKEN_CLASSES, class_scheme
@@ -144,13 +144,7 @@ def explain(
 
 def _check_input(mu: NDArray[np.float64], rival: str, *, channels: int) -> None:
     """Refuse an unknown rival and a mean of another width."""
-    if rival not in RIVALS:
-        raise InputError(
-            "rival",
-            expected=" or ".join(RIVALS),
-            found=repr(rival),
-            remedy=nearest(rival, list(RIVALS)),
-        )
+    check_known([rival], RIVALS, what="rival")
     if mu.shape != (channels,):
         raise InputError(
             "reference",

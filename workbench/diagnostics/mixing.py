@@ -74,10 +74,10 @@ class Scalar:
 def scalars(model: Network) -> list[Scalar]:
     """Find every learned mixing scalar among the parameters of a network, by visit.
 
-    In a block that is everything but matrices; outside, the weights of skips and the alphas of
-    the value residual, which belong to the visit that they act on.
+    In a block that is everything but matrices, named by its first visit where it has several;
+    outside, the weights of skips and the alphas of the value residual, by the visit they act on.
     """
-    outside = {"skip_weights": model.config.n_encoder, ALPHA: 1}  # first visit
+    visits, outside = model.config.visits, {"skip_weights": model.config.n_encoder, ALPHA: 1}
     found = []
     for name, parameter in model.named_parameters():
         block, kind = re.match(r"blocks\.(\d+)\.", name), name.rpartition(".")[2]
@@ -85,7 +85,7 @@ def scalars(model: Network) -> list[Scalar]:
             continue
         kinds = ROWS.get(kind, (kind,)) if block else (name.split(".")[0],) * len(parameter)
         for row, each in enumerate(kinds):
-            visit = int(block[1]) if block else outside[name] + row
+            visit = visits.index(int(block[1])) if block else outside[name] + row
             found.append(Scalar(kind=each, visit=visit, parameter=name, row=row, rows=len(kinds)))
     return sorted(found, key=lambda each: each.visit)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from workbench.folder import InputError, find_run, nearest, read_json
+from workbench.folder import InputError, check_known, find_run, read_json
 from workbench.model.recurrence import RecurrenceConfig
 from workbench.model.rotary import RopeScaling
 from workbench.model.value_residual import ValueResidualConfig
@@ -162,22 +162,8 @@ def preset(name: str, *, parent: str = "", **overrides: Any) -> ModelConfig:
     >>> preset("demo", d_model=64).d_head
     16
     """
-    if name not in PRESETS:
-        raise InputError(
-            f"preset {name!r}",
-            expected="a known preset",
-            found=repr(name),
-            remedy=nearest(name, list(PRESETS)),
-        )
-    known = [field.name for field in fields(ModelConfig)]
-    for key in overrides:
-        if key not in known:
-            raise InputError(
-                f"model field {key!r}",
-                expected="a field of ModelConfig",
-                found=repr(key),
-                remedy=nearest(key, known),
-            )
+    check_known([name], PRESETS, what="preset")
+    check_known(overrides, [each.name for each in fields(ModelConfig)], what="model field")
     for key in MECHANISMS.keys() & overrides.keys():
         overrides[key] = _mechanism(key, overrides[key])
     base = from_json(read_json(find_run(parent).path / "model.json")) if parent else PRESETS[name]

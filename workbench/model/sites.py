@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from workbench.folder import InputError, nearest
+from workbench.folder import check_known
 from workbench.model.network import Network
 
 
@@ -38,15 +38,7 @@ def record(
         If a site does not exist; the nearest are named.
     """
     wanted, edits = set(sites), dict(replace or {})
-    known = list(model.sites())
-    for name in wanted | set(edits):
-        if name not in known:
-            raise InputError(
-                f"site {name!r}",
-                expected="a site of this model",
-                found=repr(name),
-                remedy=nearest(name, known),
-            )
+    check_known(wanted | set(edits), model.sites(), what="site")
     seen: dict[str, Tensor] = {}
     outer = model.tap
 

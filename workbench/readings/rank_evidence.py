@@ -36,7 +36,8 @@ def rank_evidence(
     Dataset
         The last step of `ranks`, and by ``matrix``: `initial`, the rank over that of step 0;
         `activation` and its standard error; `cost` and its standard error; `corner`, a name in
-        `CORNERS` or ``unjudged``. By ``visit``: `block_cost`. Attrs `border` and `floor`.
+        `CORNERS` or ``unjudged``; of a block that recurs, at its first visit. By ``visit``:
+        `block_cost`. Attrs `border` and `floor`.
     """
     last = ranks.isel(step=-1, drop=True) if "step" in ranks.dims else ranks
     found = last.drop_dims("singular", errors="ignore").drop_attrs(deep=False)
@@ -51,7 +52,9 @@ def rank_evidence(
     every = list(dict.fromkeys(roles.values))  # a role that was not measured is NaN there
     if activation is not None:
         activation = activation.reindex(role=every)
-        seen = activation.sel(visit=blocks, role=roles).drop_vars(["visit", "role", "block"])
+        seen = activation.sel(visit=_visits(activation, blocks), role=roles).drop_vars(
+            ["visit", "role", "block"]
+        )
         rank = seen.activation_rank_ratio
         error = seen.activation_rank_standard_error / seen.activation_rank * rank
         found["activation"] = rank
@@ -60,7 +63,8 @@ def rank_evidence(
     if ablation is not None:
         whole = ablation.sel(part="block", drop=True).drop_vars("block")
         ablation = ablation.reindex(part=every, fill_value={"verdict": "unjudged"})
-        seen = ablation.sel(visit=blocks, part=roles).drop_vars(["visit", "part", "role", "block"])
+        seen = ablation.sel(visit=_visits(ablation, blocks), part=roles)
+        seen = seen.drop_vars(["visit", "part", "role", "block"])
         for name in ("cost", "cost_standard_error"):
             found[name], found[f"block_{name}"] = seen[name], whole[name]
         found.attrs["floor"] = ablation.attrs["floor"]
@@ -72,6 +76,12 @@ def rank_evidence(
             corner = xr.zeros_like(seen.verdict).copy(data=np.where(known, named, "unjudged"))
             found["corner"] = corner.assign_attrs(long_name="corner", units="1")
     return check(found)
+
+
+def _visits(ds: xr.Dataset, blocks: xr.DataArray) -> xr.DataArray:
+    """Return the first visit of each block."""
+    known = ds.block.values.tolist()
+    return blocks.copy(data=ds.visit.values[[known.index(each) for each in blocks.values]])
 
 
 def rank_map(ds: xr.Dataset, *, measure: str) -> str:

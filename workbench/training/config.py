@@ -1,12 +1,13 @@
 """How long and how to train, checked before anything is made."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 
-from workbench.folder import InputError, nearest
+from workbench.folder import InputError, check_known, made
 from workbench.training.averages import AverageConfig
 from workbench.training.objectives import ObjectiveConfig, objective_config
 from workbench.training.optimizers import OptimizerConfig, optimizer_config
@@ -52,50 +53,40 @@ class TrainConfig:
     resume_seconds: float = 30.0  # between files to continue from
 
     def __post_init__(self) -> None:
-        tokens = ("tokens_per_step", "tokens_per_pass", "sequence_length")
-        for name in ("steps", "micro_batches", "processes", *tokens):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    name, expected="1 or more", found=str(getattr(self, name)), remedy="Raise it."
-                )
-        counts = (
-            "warmup_steps",
-            "warmdown_steps",
-            "validate_every",
-            "checkpoints",
-            "measure_every",
+        counts = "steps micro_batches processes tokens_per_step tokens_per_pass sequence_length"
+        self._check(counts, lambda count: count >= 1, "1 or more", "Raise it.")
+        late = "warmup_steps warmdown_steps validate_every checkpoints measure_every"
+        self._check(late, lambda count: count >= 0, "0 or more", "Raise it.")
+        self._check(
+            "learning_rate_factor",
+            lambda factor: 0 < factor < math.inf,
+            "a positive number (write 0.001)",
+            "Take 1 for the rates as they stand.",
         )
-        if min(getattr(self, name) for name in counts) < 0:
-            raise InputError(
-                ", ".join(counts),
-                expected="0 or more",
-                found="a negative number",
-                remedy="Raise it.",
-            )
-        if not 0 < self.learning_rate_factor < float("inf"):
-            raise InputError(
-                "learning_rate_factor",
-                expected="a positive number (write 0.001)",
-                found=str(self.learning_rate_factor),
-                remedy="Take 1 for the rates as they stand.",
-            )
-        if self.seconds is not None and not 0 < self.seconds < float("inf"):
-            raise InputError(
-                "seconds",
-                expected="a positive time or null",
-                found=str(self.seconds),
-                remedy="Leave it out to train by steps.",
-            )
+        self._check(
+            "seconds",
+            lambda seconds: seconds is None or 0 < seconds < math.inf,
+            "a positive time or null",
+            "Leave it out to train by steps.",
+        )
+        self._check(
+            "dtype",
+            ("float32", "bfloat16").__contains__,
+            "float32 or bfloat16",
+            "float16 is not supported: its range needs loss scaling.",
+        )
         self._check_late()
         for settings in group_settings(self).values():
             schedule(**settings)  # refuses what it does not know
-        if self.dtype not in ("float32", "bfloat16"):
-            raise InputError(
-                "dtype",
-                expected="float32 or bfloat16",
-                found=self.dtype,
-                remedy="float16 is not supported: its range needs loss scaling.",
-            )
+
+    def _check(
+        self, names: str, is_fine: Callable[[Any], bool], expected: str, remedy: str
+    ) -> None:
+        """Refuse the first of some fields that is not fine."""
+        for name in names.split():
+            found = getattr(self, name)
+            if not is_fine(found):
+                raise InputError(name, expected=expected, found=str(found), remedy=remedy)
 
     def _check_late(self) -> None:
         """Refuse what the model would be asked to do late and could not."""
@@ -167,8 +158,8 @@ def train_config(
     return TrainConfig(
         optimizer=optimizer_config(**optimizer),
         objective=objective_config(**(objective or {})),
-        average=_made(AverageConfig, average or {}),
-        switches=tuple(_made(Switch, each) for each in switches),
+        average=made(AverageConfig, average or {}, what="average"),
+        switches=tuple(made(Switch, each, what="switch") for each in switches),
         device=chosen,
         dtype=dtype,
         **settings,
@@ -200,22 +191,5 @@ def recorded_config(training: Mapping[str, Any], changes: Mapping[str, Any]) -> 
 def _known(where: str, names: Iterable[str]) -> list[str]:
     """Return the fields of `TrainConfig`, or refuse the first name that is none of them."""
     known = [each.name for each in fields(TrainConfig)]
-    for name in names:
-        if name not in known:
-            remedy = nearest(name, known)
-            raise InputError(where, expected="fields of TrainConfig", found=name, remedy=remedy)
+    check_known(names, known, what=where)
     return known
-
-
-def _made(kind: type, settings: Mapping[str, Any]) -> Any:
-    """Make a small configuration, naming the nearest field for an unknown one."""
-    known = [each.name for each in fields(kind)]
-    for name in settings:
-        if name not in known:
-            where, remedy = kind.__name__, nearest(name, known)
-            raise InputError(where, expected="one of its fields", found=name, remedy=remedy)
-    try:
-        return kind(**settings)
-    except TypeError as error:
-        wanted, remedy = ", ".join(known), "Check names and types."
-        raise InputError(kind.__name__, expected=wanted, found=str(error), remedy=remedy) from error

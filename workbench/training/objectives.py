@@ -15,8 +15,8 @@ References
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.folder import InputError, nearest
+from workbench.folder import InputError, check_known, made
 from workbench.text import IGNORED, TOKEN_CLASSES, Tokenizer, class_scheme, classify
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor | tuple[Tensor, Tensor]]
@@ -42,7 +42,7 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         by_class = self.class_weights if isinstance(self.class_weights, Mapping) else {"?": 1.0}
-        _check_known("token class", by_class, TOKEN_CLASSES)
+        check_known(by_class, TOKEN_CLASSES, what="token class")
         numbers = self.z_loss, self.label_smoothing, self.future_weight, *by_class.values()
         is_valid = all(type(each) in (int, float) and 0 <= each < math.inf for each in numbers)
         is_valid &= type(self.future_tokens) is int and self.future_tokens >= 0
@@ -54,8 +54,7 @@ class ObjectiveConfig:
 
 def objective_config(**settings: Any) -> ObjectiveConfig:
     """Make the configuration from plain values, naming the nearest key for an unknown one."""
-    _check_known("objective key", settings, [each.name for each in fields(ObjectiveConfig)])
-    return ObjectiveConfig(**settings)
+    return made(ObjectiveConfig, settings, what="objective")
 
 
 def next_token_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -158,11 +157,3 @@ class CrossEntropy(nn.Module):
 def _precise(logits: Tensor) -> Tensor:
     """Return logits in float32, or as they are where they are more precise."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _check_known(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse the first key that is not known."""
-    for key in keys:
-        if key not in (choices := list(known)):
-            remedy = nearest(str(key), choices)
-            raise InputError(where, expected="a known one", found=repr(key), remedy=remedy)

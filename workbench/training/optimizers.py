@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.folder import InputError, nearest
+from workbench.folder import made
 from workbench.training.muon import COEFFICIENTS, Muon
 
 CHOICES = {
@@ -71,21 +71,7 @@ class OptimizerConfig:
 
 def optimizer_config(**settings: Any) -> OptimizerConfig:
     """Make the configuration from plain values, naming the nearest key for an unknown one."""
-    known = [field.name for field in fields(OptimizerConfig)]
-    for key in settings:
-        if key not in known:
-            raise InputError(
-                f"optimizer key {key!r}",
-                expected="a field of OptimizerConfig",
-                found=repr(key),
-                remedy=nearest(key, known),
-            )
-    try:
-        return OptimizerConfig(**settings)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            "optimizer", expected="valid settings", found=str(error), remedy="Change the value."
-        ) from error
+    return made(OptimizerConfig, settings, what="optimizer")
 
 
 def optimizers(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.folder import InputError, nearest
+from workbench.folder import InputError, check_known, nearest
 
 DECAYS: Mapping[str, Callable[[float], float]] = {  # of the share of the warmdown that is left
     "linear": lambda left: left,
@@ -127,11 +127,10 @@ def group_settings(config: Any) -> dict[str, dict[str, Any]]:
     InputError
         If a kind or a setting is unknown.
     """
-    own, known = config.by_group, [*GROUPS, *SETTINGS]
-    for key in [*own, *(name for settings in own.values() for name in settings)]:
-        if key not in (GROUPS if key in own else SETTINGS):
-            expected, remedy = ", ".join(known), nearest(key, known)
-            raise InputError("by_group", expected=expected, found=repr(key), remedy=remedy)
+    own = config.by_group
+    check_known(own, GROUPS, what="by_group kind")
+    for settings in own.values():
+        check_known(settings, SETTINGS, what="by_group setting")
     common = {name: getattr(config, name) for name in SETTINGS}
     return {kind: common | dict(own.get(kind, {})) for kind in GROUPS}
 
