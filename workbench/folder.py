@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 Made = TypeVar("Made")
 PROJECT = Path(__file__).resolve().parents[1]
 SCHEMA_VERSION = 1
+FEW = 8  # choices are listed whole
 STATUSES = ("planned", "running", "finished", "failed", "stopped")
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -144,13 +145,15 @@ def check_known(names: Iterable[Any], known: Iterable[str], *, what: str) -> Non
     for name in names:
         if name not in choices:
             where, remedy = f"{what} {name!r}", nearest(str(name), choices)
-            raise InputError(where, expected=f"a known {what}", found=repr(name), remedy=remedy)
+            wanted = ", ".join(choices) if len(choices) <= FEW else f"a known {what}"
+            raise InputError(where, expected=wanted, found=repr(name), remedy=remedy)
 
 
 def made(kind: type[Made], settings: Mapping[str, Any], *, what: str) -> Made:
     """Make a small configuration, a dataclass, from the plain values of its fields."""
     known = [each.name for each in fields(kind)]  # type: ignore[arg-type]
-    check_known(settings, known, what=f"{what} key")
+    given = settings if isinstance(settings, Mapping) else {str(settings): settings}
+    check_known(given, known, what=f"{what} key")
     try:
         return kind(**settings)
     except InputError:

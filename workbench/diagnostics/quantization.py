@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from functools import cache
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import ndtr
-from scipy.stats import rankdata
 from torch import Tensor
 
 from workbench.diagnostics.effective_rank import effective_rank
@@ -220,7 +220,7 @@ def _scoreboard(ds: xr.Dataset) -> xr.Dataset:
     for name in [*RANKS, *ERRORS]:
         both = np.stack([ds[name].values, ds.cost.values])
         both = both[:, np.isfinite(both).all(axis=0)]
-        ranks, count = rankdata(both, axis=1), both.shape[1]
+        ranks, count = pd.DataFrame(both).rank(axis=1).to_numpy(), both.shape[1]
         judged = count > 3 and ranks.std(axis=1).all()
         rho = np.corrcoef(ranks)[0, 1] if judged else np.nan
         bent, reach = np.arctanh(0.999999 * rho), 1.96 * np.sqrt(1.06 / max(count - 3, 1))

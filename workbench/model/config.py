@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from workbench.folder import InputError, check_known, find_run, read_json
+from workbench.folder import InputError, check_known, find_run, made, read_json
 from workbench.model.recurrence import RecurrenceConfig
 from workbench.model.rotary import RopeScaling
 from workbench.model.value_residual import ValueResidualConfig
@@ -182,15 +182,7 @@ def _mechanism(name: str, value: Any) -> Any:
         return None
     if isinstance(value, kind):
         return value
-    try:
-        return kind(**({} if value is True else dict(value)))
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"model field {name!r}",
-            expected=f"null, true, or fields of {kind.__name__}",
-            found=str(error),
-            remedy="Fields: " + ", ".join(f.name for f in fields(kind)) + ".",
-        ) from error
+    return made(kind, {} if value is True else value, what=f"model field {name!r}")
 
 
 def to_json(config: ModelConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.special import betainc, betaincinv
 from torch import Tensor
 
 from workbench.folder import InputError
@@ -34,9 +34,9 @@ def levels() -> NDArray[np.float32]:
     [0.00492, 0.01488, 0.02524, 0.03634, 0.04873, 0.06343, 0.08297, 0.12282]
     """
     shape = (DIMENSIONS - 1) / 2
-    edges = beta.ppf(np.arange(17) / 16, shape, shape)
+    edges = betaincinv(shape, shape, np.arange(17) / 16)
     # The mean of a bin of Beta(a, a) is half the difference of the distribution of Beta(a + 1, a).
-    means = 16 * 0.5 * np.diff(beta.cdf(edges, shape + 1, shape))
+    means = 16 * 0.5 * np.diff(betainc(shape + 1, shape, edges))
     return np.asarray(2 * means - 1, dtype=np.float32)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor
 
 from workbench.quantization.artifact import pack
@@ -138,8 +138,8 @@ def lqer(q: Quantizer, bits: float) -> Made:
 
 def nf4(q: Quantizer, group: float) -> Made:
     """Round to the sixteen quantiles of a normal distribution over each block; packed."""
-    above = norm.ppf(torch.linspace(0.9677083, 0.5, 9).numpy()[:-1])
-    below = -norm.ppf(torch.linspace(0.9677083, 0.5, 8).numpy()[:-1])
+    above = ndtri(torch.linspace(0.9677083, 0.5, 9).numpy()[:-1])
+    below = -ndtri(torch.linspace(0.9677083, 0.5, 8).numpy()[:-1])
     levels = torch.tensor([*below, 0.0, *above]).sort().values.float() / above.max()
     middle = (levels[1:] + levels[:-1]) / 2
 

@@ -46,11 +46,16 @@ def phases(ds: xr.Dataset) -> str:
 
 
 def checks(ds: xr.Dataset) -> str:
-    """List checks, with a remedy where one stands."""
-    lines = [""]
+    """List checks, with a remedy where one stands; settings that were shown to act in one line."""
+    lines, acting = [""], list[str]()
     for name, each in ds.to_dataframe().iterrows():
+        if each.level == "ok" and "." in str(name):
+            acting.append(str(name))
+            continue
         remedy = "" if each.level == "ok" else f". {each.remedy}"
         lines.append(f"{each.level}: {name}: {each.message}{remedy}")
+    if acting:
+        lines.append(f"ok: {len(acting)} settings were shown to act: {', '.join(acting)}")
     return "\n  ".join(lines)
 
 
