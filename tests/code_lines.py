@@ -12,7 +12,7 @@ from collections import Counter
 from repository import PACKAGE, docstring_of, modules, part_of
 
 # The second was 9,000 before panels, foreign models and quantisation came in; LOG.md says why.
-LIMITS = {"model + training + quantization": 4_200, "workbench": 18_500}
+LIMITS = {"model + training + quantization": 4_200, "workbench": 18_550}
 SILENT = {
     tokenize.COMMENT,
     tokenize.DEDENT,

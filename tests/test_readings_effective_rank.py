@@ -39,6 +39,27 @@ def test_evidence_puts_each_number_with_its_matrix():
     assert found.block_cost.values.tolist() == ablation.cost.sel(part="block").values.tolist()
 
 
+def test_a_block_that_recurs_is_worth_what_its_dearest_visit_is():
+    """The query of block 0 is dead at its first visit, and needed at its second."""
+    ranks, activation, ablation = groups()
+    again = [
+        each.sel(visit=[0]).assign_coords(visit=[3], block=("visit", [0])).copy(deep=True)
+        for each in (activation, ablation)
+    ]
+    again[0].activation_rank_ratio.loc[{"role": "query"}] = 0.9
+    again[1].cost.loc[{"part": "query"}] = 1.0
+    again[1].verdict.loc[{"part": "query"}] = "needed"
+    seen, lost = (
+        xr.concat(pair, "visit", data_vars="all", coords="different", join="exact", compat="equals")
+        for pair in zip((activation, ablation), again, strict=True)
+    )
+    found = readings.rank_evidence(ranks, activation=seen, ablation=lost)
+    whole = found.sel(matrix="block.0.query")
+    assert float(whole.cost) == 1.0 and float(whole.activation) == 0.9
+    assert not readings.rank_corners(found).startswith("Dead")
+    assert found.corner.sel(matrix="block.1.key").item().startswith("compressible")
+
+
 def test_an_error_across_a_border_or_an_open_cost_is_unjudged():
     ranks, activation, ablation = groups()
     wide = activation.copy(deep=True)

@@ -216,6 +216,12 @@ def test_blocks_that_recur_and_what_switches_them(judge):
     names = ("train.passes", "train.quantize_bits", "train.switches", "model.recurrence.passes")
     assert {found[name] for name in names} == {"ok"}
     assert "error" not in found.values(), "what later passes alone will use is not dead"
+    llama = preset("llama", **SMALL, recurrence={"first": 1, "last": 1, "passes": 3})
+    late = replace(SHORT, passes=1, switches=(Switch(at=0.5, passes=3),))
+    assert "error" not in judge(model=llama, train=late).values(), "no parameter tells them apart"
+    alone = preset("demo", **SMALL | {"n_layer": 1}, recurrence={"first": 0, "last": 0})
+    late = replace(late, switches=(Switch(at=0.5, passes=2),))
+    assert "error" not in judge(model=alone, train=late).values()
 
 
 def test_what_cannot_show_is_said_to_be_unjudged(judge):

@@ -83,7 +83,7 @@ def test_a_run_cut_short_before_the_switch_goes_on_as_if_it_had_not_been(start_l
             run.request_stop()
 
     train(network, tiny_data, CONFIG, run, watch=stop)
-    assert "before its blocks recurred" in run.record()["reason"]
+    assert "before all passes" in run.record()["reason"]
     config = recorded_config(run.record()["training"], {})
     assert config == CONFIG
     again = state(train(load_model(run.path), tiny_data, config, run))
@@ -136,6 +136,14 @@ def test_an_even_clock_slows_down_with_the_passes():
     assert switch.seconds == (30.0, 60.0)
 
 
+def test_a_switch_holds_until_the_next(start_looped):
+    late = (Switch(at=0.2, passes=2), Switch(at=0.5, passes=1), Switch(at=0.75, passes=2))
+    plan = replace(CONFIG, steps=20, switches=late)
+    told = [p for p in phases(plan, step_time=1.0) if p.name.startswith("switch")]
+    assert [p.level for p in told] == ["ok"] * 3
+    assert (told[1].begins, told[1].ends) == (10, 15)
+
+
 def test_a_switch_to_what_is_already_so_is_an_error():
     plan = replace(CONFIG, switches=(Switch(at=0.5, passes=1), Switch(at=0.6, quantize_bits=4)))
     told = {p.name: p for p in phases(plan, step_time=1.0)}
@@ -150,8 +158,15 @@ def test_more_passes_than_the_model_has_are_refused_before_anything_is_made(
     own_data_root, tiny_data
 ):
     network = new_network(preset("demo", n_layer=2, d_model=16, vocab_size=257), seed=0)
-    with pytest.raises(InputError, match="1 to 1, the model's"):
+    with pytest.raises(InputError, match="up to 1, the model's"):
         begin("a", network, tiny_data, CONFIG)
+
+
+@pytest.mark.parametrize("late", [(), (Switch(at=0.5, passes=2), Switch(at=0.7, passes=1))])
+def test_a_plan_that_ends_below_all_passes_is_refused(start_looped, late):
+    """What is saved would run passes that were never trained."""
+    with pytest.raises(InputError, match="at the end"):
+        start_looped(replace(CONFIG, switches=late))
 
 
 @pytest.mark.parametrize(

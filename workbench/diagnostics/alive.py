@@ -23,7 +23,7 @@ from workbench.training.objectives import CrossEntropy
 from workbench.training.optimizers import optimizers
 from workbench.training.resume import Parts
 from workbench.training.schedule import GROUPS, Moment, active, group_settings, schedule
-from workbench.training.step import Learner, update
+from workbench.training.step import Learner, gradient, update
 
 UPDATES = 4  # a zero head, a zero projection behind it and what feeds that take three
 RECORD = ("validate_every", "validation_tokens", "checkpoints", "measure_every", "resume_seconds")
@@ -128,10 +128,14 @@ def _trace(recipe: Recipe, data: Data, make: Make) -> Iterator[Any]:
     start = {parameter: parameter.detach().clone() for parameter in trained}
     row = {"tokens_per_step": config.sequence_length, "micro_batches": 1}
     place = {"device": "cpu", "dtype": "float32", "measure_every": 0}
-    here = replace(config, **row, **place)  # type: ignore[arg-type]
+    begun = replace(config, **row, **place)  # type: ignore[arg-type]
+    here = replace(
+        begun, passes=None, switches=()
+    )  # the end of a run takes all, its beginning may not
     batch_of, scales = batches(data, here), dict.fromkeys(GROUPS, 1.0)
     for step in range(UPDATES):
         yield float(update(learner, batch_of(step), parts, here, step=step, scales=scales)["loss"])
+    yield float(gradient(learner, batch_of(0), begun)["loss"])
     ended, memory = [], {p: kept for each in chosen for p, kept in each.state.items()}
     for p, name in trained.items():
         has_learned = any(bool(t.any()) for n, t in memory.get(p, {}).items() if n != "step")

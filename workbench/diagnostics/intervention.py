@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from workbench.diagnostics.sample import Rows, Sample, sample
 from workbench.evaluation import OpenRun
-from workbench.folder import InputError, nearest
+from workbench.folder import check_known
 from workbench.model import Network, record
 from workbench.result import check, difference, variable
 from workbench.text import TOKEN_CLASSES
@@ -242,14 +242,9 @@ class Trial:
             For an unknown name or change; the nearest are named.
         """
         known = targets(self.model)
-        for given, choices in ((target, list(known)), (how, ["mean", "zero"])):
-            if isinstance(given, str) and given not in choices:
-                raise InputError(
-                    f"change {how!r} of {target!r}",
-                    expected="a part, head, site or scalar, and mean, zero or a factor",
-                    found=repr(given),
-                    remedy=nearest(given, choices),
-                )
+        check_known([target], known, what="part, head, site or scalar")
+        if isinstance(how, str):
+            check_known([how], ["mean", "zero"], what="change, where it is no factor,")
         factor = 0.0 if isinstance(how, str) else how
         name = f"{target} to its mean" if how == "mean" else f"{target} x {factor:g}"
         parameters, (first, at) = dict(self.model.named_parameters()), known[target][0]

@@ -13,7 +13,7 @@ import xarray as xr
 
 from workbench.diagnostics.alive import Make, Recipe, alive
 from workbench.diagnostics.checks import Check, check_table
-from workbench.diagnostics.pace import arithmetic_rate, step_seconds, translated
+from workbench.diagnostics.pace import arithmetic_rate, step_seconds
 from workbench.folder import InputError, find_run
 from workbench.foreign import preflight_tokenizer
 from workbench.model import (
@@ -37,6 +37,8 @@ from workbench.training import (
     train_config,
     training_bytes,
 )
+from workbench.training.phases import Cost, moments
+from workbench.training.schedule import active
 
 BITS = (4, 5, 6, 8)
 CAP = 16_000_000  # bytes of an artifact: decimal megabytes, not binary ones
@@ -85,6 +87,11 @@ def preflight(
     preflight_tokenizer(data.tokenizer, config)
     check_passes(config, schedule)
     parts = parameters_by_part(config)
+
+    def cost(passes: int | None) -> float:
+        length = schedule.sequence_length
+        return flops_per_token(config, sequence_length=length, passes=passes)
+
     found = {
         "parameters": _labelled(
             {"count": ("part", list(parts.values()), "parameters", "1")}, part=list(parts)
@@ -93,7 +100,7 @@ def preflight(
         "deployment": _deployment(config, schedule),
     }
     if seconds:
-        found["pace"] = _pace(config, data, schedule, seconds)
+        found["pace"] = _pace(config, data, schedule, seconds, cost)
     faults = [
         Check(
             name=each.code,
@@ -108,9 +115,7 @@ def preflight(
     own = _judged(found["memory"], found["deployment"], data, schedule)
     if seconds or schedule.seconds is None:
         pace = float(found["pace"].step) if seconds else 0.0
-        length = schedule.sequence_length
-        cost = partial(flops_per_token, config, sequence_length=length)
-        planned = phases(schedule, step_time=pace, cost=lambda passes: cost(passes=passes))
+        planned = phases(schedule, step_time=pace, cost=cost)
         found["phases"] = _phases(planned)
         own += [
             Check(name=f"phase {p.name}", value=1, threshold=0, message=p.reason, severity=p.level)
@@ -208,18 +213,21 @@ def _deployment(config: ModelConfig, schedule: TrainConfig) -> xr.Dataset:
     return _labelled(rows, setting=list(BITS))
 
 
-def _pace(config: ModelConfig, data: Data, schedule: TrainConfig, seconds: float) -> xr.Dataset:
-    """Label the time of a step, and what follows from it."""
+def _pace(
+    config: ModelConfig, data: Data, schedule: TrainConfig, seconds: float, cost: Cost
+) -> xr.Dataset:
+    """Label the time of a step as training begins, and what follows from it."""
     step = step_seconds(config, data, schedule, seconds=seconds)
-    steps = translated(schedule, step_seconds=step, other_step_seconds=step).steps
-    length, passes = schedule.sequence_length, schedule.passes
-    flops = flops_per_token(config, sequence_length=length, passes=passes)
+    *clock, last = moments(schedule, step_time=step, cost=cost)
+    settings = [vars(schedule) | active(schedule.switches, moment) for moment in clock]
+    tokens = sum(each["tokens_per_step"] for each in settings)
+    flops = cost(schedule.passes)
     rate = flops * schedule.tokens_per_step / step
     rows = {
         "step": ((), step, "time of a step", "s"),
-        "training": ((), steps * step, "time of all steps, without validation", "s"),
-        "steps": ((), steps, "steps that are reached", "1"),
-        "tokens": ((), steps * schedule.tokens_per_step, "tokens that are learned from", "token"),
+        "training": ((), last.elapsed, "time of all steps, without validation", "s"),
+        "steps": ((), last.step, "steps that are reached", "1"),
+        "tokens": ((), tokens, "tokens that are learned from", "token"),
         "flops": ((), flops, "arithmetic of a token", "flop"),
         "rate": ((), rate, "effective arithmetic", "flop/s"),
         "utilisation": ((), rate / arithmetic_rate(schedule), "share of a matrix product's", "1"),

@@ -24,6 +24,8 @@ MEASURES = {
     "alpha (expert)": "alpha",
 }
 
+ENDS = ("first", "last")  # of the blocks that recur
+
 
 def effective_rank(run: str, other: str = "") -> Panel:
     """Set ranks beside what ablation costs, open one matrix, cut it, write the experiment.
@@ -195,6 +197,9 @@ def _write(run: RunFolder, here: xr.Dataset, *, change: str, keep: int, evidence
         changed = {"tie_embeddings": True} if change == "share" else {"vocab_size": "smaller"}
     elif change == "drop":
         changed = {"n_layer": model["n_layer"] - 1}
+        if again := model.get("recurrence"):
+            ends = {key: again[key] - (block < again[key] + at) for at, key in enumerate(ENDS)}
+            changed["recurrence"] = again | ends if ends["first"] <= ends["last"] else None
     elif here.role.item() in ("key", "value") and model["n_kv_head"] > 1:
         changed = {"n_kv_head": model["n_kv_head"] // 2}
     missing = sorted(set(changed) - set(model))

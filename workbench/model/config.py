@@ -150,7 +150,8 @@ def preset(name: str, *, parent: str = "", **overrides: Any) -> ModelConfig:
     parent : str
         Run to take the configuration of instead.
     **overrides
-        Fields of `ModelConfig`; those of `MECHANISMS` may be a dict, True (the defaults) or None.
+        Fields of `ModelConfig`; those of `MECHANISMS` may be a dict, None, or True for the defaults
+        of one that has them.
 
     Raises
     ------

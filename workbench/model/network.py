@@ -211,8 +211,7 @@ class Network(nn.Module):
 
     def sites(self) -> tuple[str, ...]:
         """List the names of all sites in order of execution."""
-        visits = range(len(self.config.visits))
-        inner = [f"visit.{visit}.{name}" for visit in visits for name in self.VISIT_SITES]
+        inner = [f"visit.{visit}.{name}" for visit in self.order for name in self.VISIT_SITES]
         return ("embedding", *inner, "residual_out", "final_norm", "logits")
 
     def take_passes(self, passes: int) -> None:

@@ -36,8 +36,8 @@ def rank_evidence(
     Dataset
         The last step of `ranks`, and by ``matrix``: `initial`, the rank over that of step 0;
         `activation` and its standard error; `cost` and its standard error; `corner`, a name in
-        `CORNERS` or ``unjudged``; of a block that recurs, at its first visit. By ``visit``:
-        `block_cost`. Attrs `border` and `floor`.
+        `CORNERS` or ``unjudged``; of a block that recurs, at the visit where each is highest. By
+        ``visit``: `block_cost`. Attrs `border` and `floor`.
     """
     last = ranks.isel(step=-1, drop=True) if "step" in ranks.dims else ranks
     found = last.drop_dims("singular", errors="ignore").drop_attrs(deep=False)
@@ -52,9 +52,8 @@ def rank_evidence(
     every = list(dict.fromkeys(roles.values))  # a role that was not measured is NaN there
     if activation is not None:
         activation = activation.reindex(role=every)
-        seen = activation.sel(visit=_visits(activation, blocks), role=roles).drop_vars(
-            ["visit", "role", "block"]
-        )
+        at = _visits(activation.activation_rank_ratio, roles, blocks)
+        seen = activation.sel(visit=at, role=roles).drop_vars(["visit", "role", "block"])
         rank = seen.activation_rank_ratio
         error = seen.activation_rank_standard_error / seen.activation_rank * rank
         found["activation"] = rank
@@ -63,7 +62,7 @@ def rank_evidence(
     if ablation is not None:
         whole = ablation.sel(part="block", drop=True).drop_vars("block")
         ablation = ablation.reindex(part=every, fill_value={"verdict": "unjudged"})
-        seen = ablation.sel(visit=_visits(ablation, blocks), part=roles)
+        seen = ablation.sel(visit=_visits(ablation.cost, roles, blocks), part=roles)
         seen = seen.drop_vars(["visit", "part", "role", "block"])
         for name in ("cost", "cost_standard_error"):
             found[name], found[f"block_{name}"] = seen[name], whole[name]
@@ -78,10 +77,12 @@ def rank_evidence(
     return check(found)
 
 
-def _visits(ds: xr.Dataset, blocks: xr.DataArray) -> xr.DataArray:
-    """Return the first visit of each block."""
-    known = ds.block.values.tolist()
-    return blocks.copy(data=ds.visit.values[[known.index(each) for each in blocks.values]])
+def _visits(measured: xr.DataArray, roles: xr.DataArray, blocks: xr.DataArray) -> xr.DataArray:
+    """Return, for every matrix, the visit of its block where its role measures highest."""
+    role = next(str(dim) for dim in measured.dims if dim != "visit")
+    own = measured.sel({role: roles}).fillna(-np.finfo(float).max)
+    known = np.where(measured.block == blocks, own, -np.inf)  # (visit, matrix)
+    return blocks.copy(data=measured.visit.values[known.argmax(axis=0)])
 
 
 def rank_map(ds: xr.Dataset, *, measure: str) -> str:

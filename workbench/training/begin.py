@@ -147,16 +147,17 @@ def check_data(model: Network, data: Data, *, sequence_length: int) -> None:
 
 
 def check_passes(model: ModelConfig, config: TrainConfig) -> None:
-    """Refuse more passes of recurrent blocks than the model has.
+    """Refuse more passes of recurrent blocks than the model has, and fewer at the end.
 
     Raises
     ------
     InputError
         Before training or a switch would.
     """
-    wanted = [config.passes, *(each.passes for each in config.switches)]
-    if not all(each is None or 1 <= each <= model.passes for each in wanted):
-        expected, remedy = f"1 to {model.passes}, the model's", "Set its recurrence, or fewer."
+    late = sorted(config.switches, key=lambda switch: switch.at)
+    wanted = [each for each in (config.passes, *(s.passes for s in late)) if each is not None]
+    if wanted and not (max(wanted) == wanted[-1] == model.passes):
+        expected, remedy = f"up to {model.passes}, the model's, at the end", "Set its recurrence."
         raise InputError("passes", expected=expected, found=str(wanted), remedy=remedy)
 
 

@@ -64,6 +64,8 @@ def warm_up(learner: nn.Module, data: Data, config: TrainConfig) -> None:
     """Take a pass of every shape that a run will see; leave no gradient and no random draw."""
     devices = [torch.cuda.current_device()] if "cuda" in config.device else []
     later = [each.settings for each in sorted(config.switches, key=lambda switch: switch.at)]
+    # Beyond its limit the compiler would go on uncompiled.
+    torch._dynamo.config.recompile_limit = max(8, 2 * len(config.switches) + 8)
     with torch.random.fork_rng(devices=devices):
         for settings in ({}, *later):
             config = replace(config, **settings)

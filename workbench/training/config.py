@@ -91,10 +91,11 @@ class TrainConfig:
     def _check_late(self) -> None:
         """Refuse what the model would be asked to do late and could not."""
         late = [each.settings for each in self.switches]
-        bits = [each.get("quantize_bits", 8) for each in (vars(self), *late)]
-        if not all(each is None or each in range(2, 9) for each in bits):
-            remedy = "The grid that is exported has as many."
-            raise InputError("quantize_bits", expected="2 to 8", found=str(bits), remedy=remedy)
+        for name, allowed in {"quantize_bits": range(2, 9), "passes": range(1, 65)}.items():
+            given = [each[name] for each in (vars(self), *late) if each.get(name) is not None]
+            if not all(type(each) is int and each in allowed for each in given):
+                wanted, remedy = f"{allowed[0]} to {allowed[-1]}", "Change the number."
+                raise InputError(name, expected=wanted, found=str(given), remedy=remedy)
         if self.passes is None and any("passes" in each for each in late):
             expected, found = "how many are taken before the switch", "none said"
             raise InputError("passes", expected=expected, found=found, remedy="Set passes to 1.")
@@ -191,5 +192,5 @@ def recorded_config(training: Mapping[str, Any], changes: Mapping[str, Any]) -> 
 def _known(where: str, names: Iterable[str]) -> list[str]:
     """Return the fields of `TrainConfig`, or refuse the first name that is none of them."""
     known = [each.name for each in fields(TrainConfig)]
-    check_known(names, known, what=where)
+    check_known(names, known, what=f"{where} field")
     return known

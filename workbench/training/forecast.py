@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from workbench.training.averages import Average
 from workbench.training.config import TrainConfig
 from workbench.training.objectives import CrossEntropy, Objective
 from workbench.training.optimizers import optimizers
+from workbench.training.step import Learner
 
 PEAKS = ("backward_peak", "update_peak")
 
@@ -103,7 +105,10 @@ def training_bytes(
             goal = objective or CrossEntropy(
                 schedule.objective, d_model=config.d_model, tokenizer=tokenizer
             )
-        own = _placed(goal, schedule.device)
+        own, learner = _placed(goal, schedule.device), Learner(model, goal)
+        late = [s.quantize_bits for s in schedule.switches if s.quantize_bits]
+        bits = schedule.quantize_bits or max(late, default=None)
+        learner.take(replace(schedule, passes=None, switches=(), quantize_bits=bits))
         model.tap, found["weights"] = tap, live.now
         every = optimizers(model, schedule.optimizer, extra=own)
         for group in (group for each in every for group in each.param_groups):
@@ -121,7 +126,7 @@ def training_bytes(
         start = live.most = live.now
         with torch.autocast(kind, torch.bfloat16, enabled=use_autocast):
             ids = torch.zeros(shape, dtype=torch.long, device=schedule.device)
-            made = goal(model, ids, ids)
+            made = learner(ids, ids)
         found |= {"activations": at_head[-1] - start, "logits": live.now - at_head[-1]}
         (made[0] if isinstance(made, tuple) else made).backward()
         del made, ids

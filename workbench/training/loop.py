@@ -106,9 +106,8 @@ def train(
         save_model(model, run.path)
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else "asked to stop"
         if len(model.order) < len(model.visits):
-            reason += (
-                " before its blocks recurred: the weights know fewer passes than they will run"
-            )
+            reason += " before all passes were taken: the weights will run some that they never had"
+        reason = str(error) or reason  # of several processes, the first has said it
         run.update(status="stopped", reason=reason, steps_done=standing.step)
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -188,8 +187,9 @@ def _prepared(
 
         audit = compiled.CompileAudit(learner, run)
     if place()[1] > 1:
-        has_empty = not all(each.numel() for each in learner.parameters())  # as of one block
-        learner = DistributedDataParallel(learner, find_unused_parameters=has_empty)
+        # As skips of one block are, or mixes of passes that are not taken yet.
+        some_idle = config.passes or not all(each.numel() for each in learner.parameters())
+        learner = DistributedDataParallel(learner, find_unused_parameters=bool(some_idle))
     if audit:
         compiled.warm_up(learner, data, config)
         audit.note(0)
@@ -220,7 +220,7 @@ def _train_together(
         if weights.exists():
             load_state(model, read_state(weights))
     if record["status"] == "stopped":
-        raise Stopped
+        raise Stopped(record["reason"])
 
 
 def _assembled(

@@ -18,6 +18,7 @@ from workbench.training.schedule import Moment, Switch, active, group_settings, 
 PEAK = 0.5, 0.9  # of the full rate: a run that stays below the first is refused, then warned of
 REST = 0.1  # of the full rate, above the floor: a warmdown that ends there was cut off
 KEPT = 0.1, 0.01  # share of the first state left in an average: refused, warned of
+Cost = Callable[[int | None], float]
 Row = tuple[str, list[bool], str, bool, bool]  # name, where it holds, told if an error, a warning
 
 
@@ -39,7 +40,7 @@ def phases(
     step_time: float,
     time_limit: float = math.inf,
     quantize_below: float = 0,
-    cost: Callable[[int | None], float] = lambda passes: 1.0,
+    cost: Cost = lambda passes: 1.0,
 ) -> list[Phase]:
     """Prove when each phase of a run begins and ends.
 
@@ -63,7 +64,8 @@ def phases(
     list of Phase
         One that was not asked for never begins, and is ok.
     """
-    clock, settings = _clock(config, step_time, time_limit, cost), group_settings(config)
+    settings = group_settings(config)
+    clock = moments(config, step_time=step_time, time_limit=time_limit, cost=cost)
     kinds = [kind for kind in settings if kind == "matrix" or settings[kind] != settings["matrix"]]
     rows = [row for kind in kinds for row in _rates(kind, settings[kind], clock)]
     rows.append(_momentum(config.optimizer, len(clock) - 1))
@@ -76,18 +78,22 @@ def phases(
     return [_phase(row, clock) for row in rows]
 
 
-def _clock(
-    config: TrainConfig, step_time: float, time_limit: float, cost: Callable[[int | None], float]
+def moments(
+    config: TrainConfig,
+    *,
+    step_time: float,
+    time_limit: float = math.inf,
+    cost: Cost = lambda passes: 1.0,
 ) -> list[Moment]:
-    """Return the moment before every update, and the one after the last."""
+    """Return the moment before every update, and the one after the last; see `phases`."""
     clock, elapsed, seconds = list[Moment](), 0.0, config.seconds
     for step in range(config.steps + 1):
         clock.append(Moment(step=step, steps=config.steps, elapsed=elapsed, seconds=seconds))
         if clock[-1].progress >= 1 or elapsed >= time_limit:
             break
-        now = replace(config, **active(config.switches, clock[-1]))
-        tokens = now.tokens_per_step / config.tokens_per_step
-        elapsed += step_time * tokens * cost(now.passes) / cost(config.passes)
+        now = vars(config) | active(config.switches, clock[-1])
+        tokens = now["tokens_per_step"] / config.tokens_per_step
+        elapsed += step_time * tokens * cost(now["passes"]) / cost(config.passes)
     return clock
 
 
@@ -140,7 +146,8 @@ def _momentum(config: OptimizerConfig, n: int) -> Row:
 def _switch(switch: Switch, config: TrainConfig, clock: list[Moment]) -> Row:
     """Judge whether a switch is reached, and changes anything."""
     name = "switch to " + ", ".join(f"{name} {value}" for name, value in switch.settings.items())
-    holds = [bool(active([switch], moment)) for moment in clock[:-1]]
+    settings = [active(config.switches, moment).items() for moment in clock[:-1]]
+    holds = [switch.settings.items() <= each for each in settings]
     told = f"the last update begins with {clock[-2].progress:.1%} of the run done: lower at."
     earlier = [each for each in config.switches if each.at < switch.at]
     before = vars(config) | active(earlier, replace(clock[-1], step=clock[-1].steps))
