@@ -131,3 +131,13 @@ def test_bfloat16_keeps_less(subject):
     half = forecast(config, schedule(dtype="bfloat16"))
     assert half["activations"] < 0.9 * found["activations"]
     assert half["optimizer"] == found["optimizer"]
+
+
+def test_rounding_that_comes_late_keeps_another_copy_of_the_matrices():
+    config = preset("demo", n_layer=2, vocab_size=96)
+    late = schedule(switches=[{"at": 0.5, "quantize_bits": 6}])
+    plain, rounded = forecast(config, schedule()), forecast(config, late)
+    network = new_network(config, seed=0)
+    size = sum(matrix.weight.nbytes for matrix in network.matrices())
+    assert size < rounded["backward_peak"] - plain["backward_peak"] < 3 * size
+    assert rounded["weights"] == plain["weights"]

@@ -52,9 +52,21 @@ def pass_shape(schedule: TrainConfig) -> tuple[int, int]:
     return together, math.ceil(rows / together)
 
 
-def _placed(goal: Objective, device: str) -> list[tuple[str, nn.Parameter]]:
-    """Move what an objective holds to the device; return its weights."""
-    return [*goal.to(device).named_parameters()] if isinstance(goal, nn.Module) else []
+def _learner(
+    config: ModelConfig, schedule: TrainConfig, tokenizer: Tokenizer, objective: Objective | None
+) -> Learner:
+    """Make what is trained, doing at once all that a schedule has it take on late."""
+    with torch.device(schedule.device):
+        goal = objective or CrossEntropy(
+            schedule.objective, d_model=config.d_model, tokenizer=tokenizer
+        )
+        learner = Learner(Network(config), goal)
+    if isinstance(goal, nn.Module):
+        goal.to(schedule.device)
+    late = [each.quantize_bits for each in schedule.switches if each.quantize_bits]
+    bits = schedule.quantize_bits or max(late, default=None)
+    learner.take(replace(schedule, passes=None, switches=(), quantize_bits=bits))
+    return learner
 
 
 def training_bytes(
@@ -100,15 +112,9 @@ def training_bytes(
 
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake, _Live() as live:
-        with torch.device(schedule.device):
-            model = Network(config)
-            goal = objective or CrossEntropy(
-                schedule.objective, d_model=config.d_model, tokenizer=tokenizer
-            )
-        own, learner = _placed(goal, schedule.device), Learner(model, goal)
-        late = [s.quantize_bits for s in schedule.switches if s.quantize_bits]
-        bits = schedule.quantize_bits or max(late, default=None)
-        learner.take(replace(schedule, passes=None, switches=(), quantize_bits=bits))
+        learner = _learner(config, schedule, tokenizer, objective)
+        model, goal = learner.model, learner.objective
+        own = [*goal.named_parameters()] if isinstance(goal, nn.Module) else []
         model.tap, found["weights"] = tap, live.now
         every = optimizers(model, schedule.optimizer, extra=own)
         for group in (group for each in every for group in each.param_groups):
