@@ -139,5 +139,5 @@ def test_rounding_that_comes_late_keeps_another_copy_of_the_matrices():
     plain, rounded = forecast(config, schedule()), forecast(config, late)
     network = new_network(config, seed=0)
     size = sum(matrix.weight.nbytes for matrix in network.matrices())
-    assert size < rounded["backward_peak"] - plain["backward_peak"] < 3 * size
+    assert 0.8 * size < rounded["backward_peak"] - plain["backward_peak"] < 3 * size
     assert rounded["weights"] == plain["weights"]

@@ -19,8 +19,10 @@ from workbench.folder import RunFolder, find_run, runs_root, valid_name
 from workbench.plots.training import reach, training_lines
 from workbench.plots.view import View
 
-PAUSE = 0.7  # s between looks at the folder
-PATIENCE = 15  # looks that a page is given to draw
+PAUSE = 0.6  # s between looks at the folder
+SPARED = 4  # times what a look took, that the training is left alone at least
+GLANCE = 0.1  # s between looks at whether the page has drawn
+PATIENCE = 10.0  # s that it is given
 POINTS = 300  # of a line that is sent to the page
 SURE = 5.0  # s in which a second press stops the run
 TABLE = "readings.tabled(folder.read_jsonl(folder.find_run({!r}).metrics))"
@@ -87,8 +89,9 @@ class Live(Panel):
         """
         spent = waited = 0.0
         while self.comm is not None and (self._goes_on() or self.launched):
-            await asyncio.sleep(max(PAUSE, 9 * spent))
-            began, waited = time.monotonic(), waited + 1
+            pause = GLANCE if waited else max(PAUSE, SPARED * spent)
+            await asyncio.sleep(pause)
+            began, waited = time.monotonic(), waited + pause
             self.shown |= bool(self._view_count)
             drawing = self._figures[0]._trace_edit_in_process and waited < PATIENCE
             if not self.shown or (self._view_count and not drawing):
