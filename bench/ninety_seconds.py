@@ -35,6 +35,14 @@ CONFIGURATIONS: Mapping[str, Mapping[str, Any]] = {
     "1,024 tokens, half rates": {**SMALL, **HALF},
     "1,024 tokens, context 128": {**SMALL, "sequence_length": 128, "micro_batches": 8},
     "512 tokens, half rates": {**SMALL, **HALF, "tokens_per_step": 512, "micro_batches": 2},
+    "1,024 tokens, context 128, value residual": {
+        **SMALL,
+        **{"sequence_length": 128, "micro_batches": 8, "model": {"value_residual": True}},
+    },
+    "1,024 tokens, context 128, value residual, half rates": {
+        **{**SMALL, **HALF},
+        **{"sequence_length": 128, "micro_batches": 8, "model": {"value_residual": True}},
+    },
     "1,024 tokens, average": {
         **SMALL,
         "warmdown_share": 0.3,

@@ -32,6 +32,17 @@ def test_kinds_bear_their_names_where_neighbours_do_not():
     assert set(kinds["matrix"].y) == {0.9} and set(kinds["matrix"].text) == {"", "matrix"}
 
 
+def test_a_name_stays_with_its_point_until_the_line_has_doubled():
+    """A page that is sent new numbers shows no text at a point that had none before."""
+    places = {}
+    for count in (330, 400, 480, 630, 650):  # every tenth step is measured
+        for line in training_lines(planted_lines(count)):
+            if line.label == "matrix":
+                size, place = line.size, line.text.index("matrix")
+                places.setdefault(size, set()).add(place)
+    assert len(places) == 2 and all(len(each) == 1 for each in places.values())
+
+
 def test_noise_stands_between_its_bounds_beside_the_tokens_of_a_step():
     lines = {
         line.label: line for line in training_lines(planted_lines(300)) if line.panel[0] == "n"

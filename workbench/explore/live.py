@@ -114,7 +114,7 @@ class Live(Panel):
     def _show(self, at: int, view: View | None) -> None:
         """Put new numbers into the lines there are; draw anew where there are other lines."""
         lines = training_lines(view.data, **view.options) if view else []
-        present = [(line.panel, line.label, len(line.steps) > POINTS // 10) for line in lines]
+        present = [(line.panel, line.label, line.size) for line in lines]
         if view is None or not lines or present != self.drawn:
             self.drawn = present
             super()._show(at, view)

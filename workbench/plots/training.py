@@ -43,9 +43,18 @@ class Line:
     place: float  # of the label, as a share of the line: neighbours have theirs elsewhere
 
     @property
+    def size(self) -> int:
+        """How often the points could be halved."""
+        return len(self.steps).bit_length() - 1
+
+    @property
     def text(self) -> list[str] | None:
-        """The label at one of the points, or None for a line without."""
-        at = int(self.place * len(self.steps))
+        """The label at one of the points, or None for a line without.
+
+        The point is another only where the line has grown to twice its points: plotly takes no text
+        that moves from one point to another, until it draws a figure anew.
+        """
+        at = int(self.place * 2**self.size)
         named = self.label and self.panel in NAMED
         return [self.label if n == at else "" for n in range(len(self.steps))] if named else None
 
