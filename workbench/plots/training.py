@@ -130,7 +130,7 @@ def training_lines(
         found.append(("noise_scale", "a step", steps[1:], np.diff(tokens) / np.diff(steps)))
     found.sort(key=lambda each: list(PANELS).index(each[0]))  # as they are drawn
     found = [each for each in found if each[2].size]
-    return [_line(*each, most=most, place=(n % 4 + 1) / 5) for n, each in enumerate(found)]
+    return [_line(*each, most=most, place=(n % 4 + 0.8) / 4) for n, each in enumerate(found)]
 
 
 def reach(lines: Sequence[Line]) -> list[float | None]:
