@@ -129,9 +129,8 @@ def _trace(recipe: Recipe, data: Data, make: Make) -> Iterator[Any]:
     row = {"tokens_per_step": config.sequence_length, "micro_batches": 1}
     place = {"device": "cpu", "dtype": "float32", "measure_every": 0}
     begun = replace(config, **row, **place)  # type: ignore[arg-type]
-    here = replace(
-        begun, passes=None, switches=()
-    )  # the end of a run takes all, its beginning may not
+    # The end of a run takes all passes, its beginning may not: what only they reach is not dead.
+    here = replace(begun, passes=None, switches=())
     batch_of, scales = batches(data, here), dict.fromkeys(GROUPS, 1.0)
     for step in range(UPDATES):
         yield float(update(learner, batch_of(step), parts, here, step=step, scales=scales)["loss"])
