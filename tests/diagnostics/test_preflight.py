@@ -65,6 +65,18 @@ def test_numbers_are_those_of_their_owners(found):
     assert (np.diff(deployment.artifact) > 0).all()
 
 
+def test_arithmetic_is_counted_once_however_long_the_run(tiny_data, quick, monkeypatch):
+    """It makes a network without data each time: at every update, minutes of a long plan."""
+    counted, count = [], MODULE.flops_per_token
+    monkeypatch.setattr(
+        MODULE,
+        "flops_per_token",
+        lambda *args, **more: counted.append(more) or count(*args, **more),
+    )
+    assert "phases" in preflight(tiny_data, steps=500)
+    assert len(counted) == 1
+
+
 def test_time_limit_cuts_the_steps(found):
     pace = found["pace"]
     assert pace.steps == 1

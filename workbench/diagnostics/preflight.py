@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import fields
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,7 @@ def preflight(
     check_passes(config, schedule)
     parts = parameters_by_part(config)
 
+    @cache  # it is asked for at every update
     def cost(passes: int | None) -> float:
         length = schedule.sequence_length
         return flops_per_token(config, sequence_length=length, passes=passes)

@@ -146,13 +146,13 @@ def _momentum(config: OptimizerConfig, n: int) -> Row:
 def _switch(switch: Switch, config: TrainConfig, clock: list[Moment]) -> Row:
     """Judge whether a switch is reached, and changes anything."""
     name = "switch to " + ", ".join(f"{name} {value}" for name, value in switch.settings.items())
-    settings = [active(config.switches, moment).items() for moment in clock[:-1]]
-    holds = [switch.settings.items() <= each for each in settings]
-    told = f"the last update begins with {clock[-2].progress:.1%} of the run done: lower at."
+    now = [active(config.switches, moment) for moment in clock[:-1]]
+    holds = [switch.settings.items() <= each.items() for each in now]
     earlier = [each for each in config.switches if each.at < switch.at]
     before = vars(config) | active(earlier, replace(clock[-1], step=clock[-1].steps))
     is_idle = all(before[name] == value for name, value in switch.settings.items())
-    told = "everything was so before: leave it out." if is_idle else told
+    late = f"the last update begins with {clock[-2].progress:.1%} of the run done: lower at."
+    told = "everything was so before: leave it out." if is_idle else late
     return name, holds, told, is_idle or not any(holds), False
 
 

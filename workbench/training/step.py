@@ -50,10 +50,9 @@ class Learner(nn.Module):
         rounded = {}
         for name in self.matrices:
             weight = self.model.get_parameter(name)
-            grid = widest_grid(weight, bits=self.bits)
-            rounded[f"model.{name}"] = straight_through(weight, grid)
-        made: Tensor = functional_call(self, rounded, (inputs, targets), {"as_given": True})
-        return made
+            rounded[f"model.{name}"] = straight_through(weight, widest_grid(weight, bits=self.bits))
+        answer: Tensor = functional_call(self, rounded, (inputs, targets), {"as_given": True})
+        return answer
 
 
 def update(
